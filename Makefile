@@ -1,0 +1,38 @@
+# make demo   a refinement from simulated images to a report      make test   all tests
+# make lint, make types, make benchmark, make env, make clean
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: env demo test lint types benchmark clean
+
+env: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Protomer needs Python 3.11 or newer; found: $$($(PYTHON) --version). Give another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: env
+	$(BIN)/protomer run workflow/demo.yaml --folder demo
+	@echo "Done. Open demo/consensus/report.html in a browser; the map is demo/consensus/map.mrc."
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+
+types: env
+	$(BIN)/mypy pipeline kernels
+
+benchmark: env
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache pipeline/*.egg-info *.egg-info

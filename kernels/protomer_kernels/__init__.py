@@ -1,0 +1,1 @@
+"""Arithmetic on arrays for cryo-EM refinement: knows no file, rank, setting or clock."""

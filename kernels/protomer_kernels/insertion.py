@@ -1,0 +1,163 @@
+"""Insertion of slices into a Fourier volume: the exact adjoint of the trilinear reading in gather.py, in 64-bit fixed point.
+
+Into the eight voxels around each point R k (or its Friedel mate) go, with trilinear weights t and posterior weight p,
+
+    numerator += t p A Y exp(-2 pi i k.shift / box),   weight += t p A^2                                                  (1)
+
+with Y, A as in newton.py (Scheres 2012, eq. 6, without the prior). An accumulator is int64 (n, n, r + 1, 3): [z, y, x >= 0, re|im|weight].
+Integer addition is associative, so any order of threads and any number of ranks give the same bits. Each thread owns a slab of z and
+adds whatever falls into it, since CPUs have no cheap atomic addition.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba.extending import register_jitable
+
+from protomer_kernels.gather import ONE, mate_sign
+from protomer_kernels.prefetch import prefetch
+from protomer_kernels.slices import PADDING, volume_radius
+from protomer_kernels.trigonometry import sine_cosine_of_cycles
+
+HEADROOM_BITS = 61
+BLOCK = 256
+AHEAD = 6  # coefficients between asking for memory and using it
+
+
+def empty_accumulator(radius: int) -> np.ndarray:
+    """An accumulator for slices up to `radius`: (n, n, r + 1, 3) int64 zeros."""
+    r = volume_radius(radius)
+    return np.zeros((2 * r + 1, 2 * r + 1, r + 1, 3), np.int64)
+
+
+def fixed_point_scale(largest_term: float, number_of_slices: int) -> float:
+    """A power of two by which terms are multiplied: no sum of `number_of_slices` slices can overflow.
+
+    One slice adds at most `largest_term` to a voxel: its samples lie two voxels apart and trilinear weights reach one voxel, so that the
+    weights which one slice gives to one voxel sum to at most one; beside the plane x = 0, mates can fall on the same voxel: twice that.
+    """
+    bound = 2.0 * max(largest_term, 1e-300) * max(number_of_slices, 1)
+    return float(2.0 ** np.floor(HEADROOM_BITS - np.log2(bound)))
+
+
+@register_jitable(fastmath=True)
+def _add_row(flat, base, ex, dx, t, re, im, w):
+    """Adds t (re, im, w) to the voxels x and x + 1 of one row, with weights ex and dx."""
+    lower, upper = t * ex, t * dx
+    flat[base] += np.int64(lower * re)
+    flat[base + np.uint64(1)] += np.int64(lower * im)
+    flat[base + np.uint64(2)] += np.int64(lower * w)
+    flat[base + np.uint64(3)] += np.int64(upper * re)
+    flat[base + np.uint64(4)] += np.int64(upper * im)
+    flat[base + np.uint64(5)] += np.int64(upper * w)
+
+
+@numba.njit(fastmath=True, cache=True)
+def _prepare_block(strides, rotation, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
+    """Where up to BLOCK coefficients go and what they add: bases (2, BLOCK) z and offset, terms (6, BLOCK)."""
+    centre, plane, row = strides
+    m00, m01, m10, m11, m20, m21 = rotation
+    sx, sy = shift_per_box
+    for q in range(kx.shape[0]):
+        sign = mate_sign(m00 * kx[q] + m01 * ky[q])
+        a = sign * kx[q]
+        b = sign * ky[q]
+        x = m00 * a + m01 * b
+        y = m10 * a + m11 * b + centre
+        z = m20 * a + m21 * b + centre
+        i, j, k = np.int32(x), np.int32(y), np.int32(z)
+        sine, cosine = sine_cosine_of_cycles(-(kx[q] * sx + ky[q] * sy))
+        gain = scale * amplitude[q]
+        terms[0, q] = gain * (data[0, q] * cosine - data[1, q] * sine)
+        terms[1, q] = sign * gain * (data[1, q] * cosine + data[0, q] * sine)
+        terms[2, q] = gain * amplitude[q]
+        terms[3, q] = x - np.float32(i)
+        terms[4, q] = y - np.float32(j)
+        terms[5, q] = z - np.float32(k)
+        bases[0, q] = k
+        bases[1, q] = (k * plane + j * row + i) * 3
+
+
+@numba.njit(fastmath=True, cache=True)
+def _scatter_block(flat, plane, row, terms, bases, count, first, last):
+    """Adds prepared terms to the planes first <= z < last."""
+    for q in range(count):
+        if q + AHEAD < count:
+            later = np.uint64(bases[1, q + AHEAD])
+            prefetch(flat, later)
+            prefetch(flat, later + row)
+            prefetch(flat, later + plane)
+            prefetch(flat, later + plane + row)
+        k = bases[0, q]
+        if k + 1 < first or k >= last:
+            continue
+        base = np.uint64(bases[1, q])
+        re, im, w = np.float64(terms[0, q]), np.float64(terms[1, q]), np.float64(terms[2, q])
+        dx, dy, dz = terms[3, q], terms[4, q], terms[5, q]
+        if k >= first:
+            _add_row(flat, base, ONE - dx, dx, np.float64((ONE - dz) * (ONE - dy)), re, im, w)
+            _add_row(flat, base + row, ONE - dx, dx, np.float64((ONE - dz) * dy), re, im, w)
+        if k + 1 < last:
+            _add_row(flat, base + plane, ONE - dx, dx, np.float64(dz * (ONE - dy)), re, im, w)
+            _add_row(flat, base + plane + row, ONE - dx, dx, np.float64(dz * dy), re, im, w)
+
+
+@numba.njit(cache=True)
+def _insert_one(accumulator, rotation, shift_per_box, scale, data, amplitude, kx, ky, first, last, terms, bases):
+    """Adds one slice's terms to the planes first <= z < last of the accumulator."""
+    p = np.float32(PADDING)
+    scaled = (np.float32(rotation[0, 0]) * p, np.float32(rotation[0, 1]) * p, np.float32(rotation[1, 0]) * p,
+              np.float32(rotation[1, 1]) * p, np.float32(rotation[2, 0]) * p, np.float32(rotation[2, 1]) * p)
+    plane, row = accumulator.shape[1] * accumulator.shape[2], accumulator.shape[2]
+    strides = (np.float32((accumulator.shape[0] - 1) // 2), plane, row)
+    flat = accumulator.ravel()
+    for start in range(0, kx.shape[0], BLOCK):
+        stop = min(start + BLOCK, kx.shape[0])
+        _prepare_block(strides, scaled, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
+                       ky[start:stop], terms, bases)
+        _scatter_block(flat, np.uint64(3 * plane), np.uint64(3 * row), terms, bases, stop - start, first, last)
+
+
+@numba.njit(parallel=True, cache=True)
+def insert_slices(image, rotations, shifts_px, weights, data, amplitude, kx, ky, box, scale, slabs, out):
+    """Adds S slices to the accumulator `out`, eq. (1).
+
+    image (S,) the row of data and amplitude of each slice; rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; data (n, 2, K),
+    amplitude (n, K), kx, ky (K,) float32; scale from fixed_point_scale; slabs
+    is the number of threads to share the planes among.
+    """
+    planes = out.shape[0]
+
+    edges = np.empty(slabs + 1, np.int64)
+    for s in range(slabs + 1):
+        edges[s] = int(round(planes * s / slabs))
+    for s in numba.prange(slabs):
+        terms, bases = np.empty((6, BLOCK), np.float32), np.empty((2, BLOCK), np.int64)
+        for n in range(image.shape[0]):
+            shift_per_box = (np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box))
+            _insert_one(out, rotations[n], shift_per_box, scale * weights[n], data[image[n]], amplitude[image[n]], kx, ky,
+                        edges[s], edges[s + 1], terms, bases)
+
+
+def accumulator_values(accumulator: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fixed point to numerator (n, n, r + 1) complex64 and weight (n, n, r + 1) float32.
+
+    Samples with x = 0 were inserted at one of the two mates only: the plane x = 0 is made Hermitian here.
+    """
+    numerator = np.empty(accumulator.shape[:3], np.complex64)
+    weight = np.empty(accumulator.shape[:3], np.float32)
+    _to_float(accumulator, 1.0 / scale, numerator, weight)
+    numerator[:, :, 0] += np.conj(numerator[::-1, ::-1, 0])
+    weight[:, :, 0] += weight[::-1, ::-1, 0]
+    return numerator, weight
+
+
+@numba.njit(parallel=True, cache=True)
+def _to_float(accumulator, factor, numerator, weight):
+    """Fixed point to floating point."""
+    for k in numba.prange(accumulator.shape[0]):
+        for j in range(accumulator.shape[1]):
+            for i in range(accumulator.shape[2]):
+                numerator[k, j, i] = np.complex64(complex(accumulator[k, j, i, 0] * factor, accumulator[k, j, i, 1] * factor))
+                weight[k, j, i] = np.float32(accumulator[k, j, i, 2] * factor)

@@ -1,0 +1,66 @@
+"""Slices through a Fourier volume (eq. (1) of the image model without CTF), and the padded, gridding-corrected volume they read.
+
+Trilinear reading of the padded transform multiplies the map by sinc^2 in every direction (convolution with a triangle); the map is
+divided by it beforehand (Penczek, Renka and Schomberg 2004, eq. 20, for a linear kernel).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import scipy.fft
+
+from protomer_kernels.gather import load_cell_value, mate_sign
+
+PADDING = 2
+
+
+def gridding_correction(box: int) -> np.ndarray:
+    """(box,) float64: what trilinear reading at padding 2 multiplies the map by along one axis."""
+    return np.sinc((np.arange(box) - box // 2) / (PADDING * box)) ** 2
+
+
+def volume_radius(radius: int) -> int:
+    """Half-width in padded voxels of a Fourier volume that serves slices up to `radius`."""
+    return PADDING * radius + 2
+
+
+def transform_volume(volume: np.ndarray, radius: int, amplitude: float = 1.0, workers: int = 1) -> np.ndarray:
+    """Map (D, D, D) float32 -> Fourier volume (n, n, r + 1, 2) float32, n = 2 r + 1, r = volume_radius(radius), scaled so that its
+    slices are unitary transforms of the map's projections: F(map) / D * amplitude."""
+    box = len(volume)
+    padded = PADDING * box
+    correction = (1.0 / gridding_correction(box)).astype(np.float32)
+    big = np.zeros((padded,) * 3, np.float32)
+    low = padded // 2 - box // 2
+    inside = slice(low, low + box)
+    big[inside, inside, inside] = volume * correction[:, None, None] * correction[:, None] * (correction * np.float32(amplitude / box))
+    spectrum = scipy.fft.rfftn(scipy.fft.ifftshift(big), workers=workers)
+    r = volume_radius(radius)
+    rows = np.arange(-r, r + 1) % padded
+    columns = np.minimum(np.arange(r + 1), padded // 2)
+    crop = spectrum[np.ix_(rows, rows, columns)].astype(np.complex64, copy=False)
+    return np.ascontiguousarray(crop).view(np.float32).reshape(2 * r + 1, 2 * r + 1, r + 1, 2)
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def extract_slices(volume, rotations, kx, ky, out):
+    """Slices of a Fourier volume: rotations (n, 3, 3) float32; kx, ky (K,) float32, cycles per box; out (n, 2, K) float32, re and im."""
+    centre = np.float32((volume.shape[0] - 1) // 2)
+    plane, row = np.uint64(volume.shape[1] * volume.shape[2] * 2), np.uint64(volume.shape[2] * 2)
+    flat = volume.ravel()
+    for n in numba.prange(rotations.shape[0]):
+        scaled = rotations[n] * np.float32(PADDING)
+        m00, m01, m10, m11, m20, m21 = scaled[0, 0], scaled[0, 1], scaled[1, 0], scaled[1, 1], scaled[2, 0], scaled[2, 1]
+        for q in range(kx.shape[0]):
+            sign = mate_sign(m00 * kx[q] + m01 * ky[q])
+            a = sign * kx[q]
+            b = sign * ky[q]
+            x = m00 * a + m01 * b
+            y = m10 * a + m11 * b + centre
+            z = m20 * a + m21 * b + centre
+            i, j, k = np.int32(x), np.int32(y), np.int32(z)
+            base = np.uint64(k) * plane + np.uint64(j) * row + np.uint64(i) * np.uint64(2)
+            re, im = load_cell_value(flat, base, row, plane, x - np.float32(i), y - np.float32(j), z - np.float32(k))
+            out[n, 0, q] = re
+            out[n, 1, q] = sign * im

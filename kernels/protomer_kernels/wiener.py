@@ -1,0 +1,63 @@
+"""From accumulated slices to a map: the regularised least-squares solution and the gridding correction.
+
+    V = numerator / (weight + 1 / tau^2),   1 / tau^2 = mean weight of the shell / SSNR of the shell                      (1)
+
+(Scheres 2012, eq. 8, with tau^2 from the half-map FSC: SSNR = FSC / (1 - FSC), Rosenthal and Henderson 2003.)
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import scipy.fft
+
+from protomer_kernels.slices import PADDING, gridding_correction
+
+
+@numba.njit(cache=True)
+def shell_weights(weight, shells):
+    """Mean of weight (n, n, r + 1) over each shell of unpadded width: (shells,) float64; 0 for shells that hold no voxel."""
+    centre = (weight.shape[0] - 1) // 2
+    total, count = np.zeros(shells), np.zeros(shells)
+    for k in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            for i in range(weight.shape[2]):
+                shell = int(np.rint(np.sqrt((k - centre) ** 2 + (j - centre) ** 2 + i**2) / PADDING))
+                if shell < shells:
+                    total[shell] += weight[k, j, i]
+                    count[shell] += 1.0
+    return total / np.maximum(count, 1.0)
+
+
+@numba.njit(parallel=True, cache=True)
+def _divide(numerator, weight, ridge, out):
+    """Eq. (1) on the voxels of the shells that ridge covers; zero beyond. out (n, n, r + 1) complex64."""
+    centre = (weight.shape[0] - 1) // 2
+    for k in numba.prange(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            for i in range(weight.shape[2]):
+                shell = int(np.rint(np.sqrt((k - centre) ** 2 + (j - centre) ** 2 + i**2) / PADDING))
+                inside = shell < ridge.shape[0] and weight[k, j, i] + ridge[min(shell, ridge.shape[0] - 1)] > 0.0
+                out[k, j, i] = numerator[k, j, i] / np.float32(weight[k, j, i] + ridge[shell]) if inside else np.complex64(0.0)
+
+
+def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, box: int, workers: int = 1) -> np.ndarray:
+    """Eq. (1) to a map (box, box, box) float32.
+
+    numerator complex64 and weight float32 (n, n, r + 1) from accumulator_values; ridge (shells,) float64 is 1 / tau^2; coefficients in
+    shells past its end are zero. `box` may be smaller than that of the images: the same field of view in coarser voxels.
+    """
+    solved = np.empty(numerator.shape, np.complex64)
+    _divide(numerator, weight, ridge.astype(np.float64), solved)
+    padded = PADDING * box
+    centre = (numerator.shape[0] - 1) // 2
+    reach = min(centre, padded // 2 - 1)
+    rows = np.arange(-reach, reach + 1)
+    spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
+    spectrum[np.ix_(rows % padded, rows % padded, np.arange(reach + 1))] = solved[centre - reach:centre + reach + 1,
+                                                                                 centre - reach:centre + reach + 1, :reach + 1]
+    volume = scipy.fft.fftshift(scipy.fft.irfftn(spectrum, s=(padded,) * 3, workers=workers, overwrite_x=True))
+    low = padded // 2 - box // 2
+    inside = slice(low, low + box)
+    correction = (1.0 / gridding_correction(box)).astype(np.float32)
+    return (volume[inside, inside, inside] * np.float32(box) * correction[:, None, None] * correction[:, None] * correction).astype(np.float32)

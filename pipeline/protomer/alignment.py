@@ -1,0 +1,134 @@
+"""Poses of a batch of images against one reference: a global grid at low frequency, then Gauss-Newton with the frequency marched outward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protomer.images import Whitened
+from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
+from protomer_kernels.half_plane import HalfPlane
+from protomer_kernels.newton import NO_EXTENT, NO_PRIOR, climb_poses, covariance_and_log_determinant
+from protomer_kernels.posterior import distinct_modes, mode_weights
+from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
+from protomer_kernels.slices import extract_slices, transform_volume
+
+MODES = 4
+SAME_MODE_RAD = 0.12
+STARTS_APART_RAD = 0.2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the march: climb to `radius` in at most `steps` steps after thinning to the best `keep` distinct starts."""
+
+    keep: int
+    radius: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """How poses are looked for. Radii are Fourier radii in cycles per box; shifts in pixels."""
+
+    grid_radius: int
+    grid_rotations: int  # over all of SO(3); divided by the order of the group
+    shift_extent_px: float
+    shift_step_px: float
+    stages: tuple[Stage, ...]
+    final_radius: int
+    final_steps: int = 6
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What images are compared with: a Fourier volume, and its slices at the grid's rotations where a global search is wanted."""
+
+    volume_ft: np.ndarray  # (n, n, r + 1, 2) float32
+    plane: HalfPlane
+    operators: np.ndarray  # (g, 3, 3)
+    grid: np.ndarray  # (G, 3, 3) float64
+    slices: np.ndarray  # (G, 2, K) float32, K up to the grid's radius
+    shifts_px: np.ndarray  # (S, 2)
+
+    @classmethod
+    def prepare(cls, volume: np.ndarray, plane: HalfPlane, radius: int, operators: np.ndarray, search: Search, workers: int) -> Reference:
+        """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
+        volume_ft = transform_volume(volume, radius, workers=workers)
+        quaternions = super_fibonacci_grid(search.grid_rotations)
+        grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, operators)])
+        length = plane.prefix(search.grid_radius)
+        slices = np.empty((len(grid), 2, length), np.float32)
+        extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
+        return cls(volume_ft, plane, operators, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Up to m modes for each of n images: rotation (n, m, 3, 3), shift_px (n, m, 2), weight (n, m), 0 where there is no mode; of the
+    heaviest, which comes first, log_likelihood (n,) and covariance (n, 15) in radians and pixels."""
+
+    rotation: np.ndarray
+    shift_px: np.ndarray
+    weight: np.ndarray
+    log_likelihood: np.ndarray
+    covariance: np.ndarray
+
+
+def search_globally(batch: Whitened, reference: Reference, search: Search, threads: int) -> Poses:
+    """All of SO(3) (one asymmetric unit of it) and a disc of shifts."""
+    plane, number = reference.plane, len(batch.data)
+    length = reference.slices.shape[2]
+    ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
+    scores, shifts = grid_scores(batch.data[:, :, :length], batch.amplitude[:, :length], reference.slices, ramps, threads)
+    best = best_rotations(scores, search.stages[0].keep)
+    rotation = reference.grid[best]
+    shift = reference.shifts_px[np.take_along_axis(shifts, best, axis=1)].astype(np.float64)
+    present = np.ones((number, best.shape[1]), bool)
+    for at, stage in enumerate(search.stages):
+        if at:
+            rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, stage.keep, STARTS_APART_RAD)
+        sums = _climb(batch, reference, rotation, shift, stage.radius, stage.steps)
+    rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, MODES, STARTS_APART_RAD)
+    return refine_modes(batch, reference, search, rotation, shift, present)
+
+
+def refine_modes(batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray) -> Poses:
+    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct."""
+    sums = _climb(batch, reference, rotation, shift, search.final_radius, search.final_steps)
+    number, modes = present.shape
+    covariance = np.empty((number * modes, 15))
+    log_determinant = covariance_and_log_determinant(sums.reshape(-1, 21), covariance).reshape(number, modes)
+    order = np.empty((number, MODES), np.int64)
+    log_likelihood = np.where(present, sums[..., 0], -np.inf)
+    distinct_modes(rotation, log_likelihood, reference.operators, SAME_MODE_RAD, order)
+    picked, present = np.maximum(order, 0), order >= 0
+    present &= np.take_along_axis(np.isfinite(log_likelihood), picked, axis=1)
+    rows = np.arange(number)[:, None]
+    weight = mode_weights(log_likelihood[rows, picked], log_determinant[rows, picked], present)
+    heaviest = np.argsort(-weight, axis=1, kind="stable")
+    picked, weight = np.take_along_axis(picked, heaviest, axis=1), np.take_along_axis(weight, heaviest, axis=1)
+    covariance = covariance.reshape(number, modes, 15)
+    return Poses(rotation[rows, picked], shift[rows, picked], weight, log_likelihood[rows[:, 0], picked[:, 0]], covariance[rows[:, 0], picked[:, 0]])
+
+
+def _climb(batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, radius: int, steps: int) -> np.ndarray:
+    """Refine all starts (n, m) in place over the coefficients within `radius`; returns their sums (n, m, 21)."""
+    number, starts = shift.shape[:2]
+    plane, length = reference.plane, reference.plane.prefix(radius)
+    sums = np.empty((number * starts, 21))
+    climb_poses(reference.volume_ft, np.repeat(np.arange(number), starts), rotation.reshape(-1, 3, 3), shift.reshape(-1, 2),
+                batch.data[:, :, :length], batch.amplitude[:, :length], plane.kx[:length], plane.ky[:length], plane.box, steps, NO_PRIOR,
+                NO_EXTENT, sums)
+    return sums.reshape(number, starts, 21)
+
+
+def _thin(rotation: np.ndarray, shift: np.ndarray, log_likelihood: np.ndarray, present: np.ndarray, operators: np.ndarray, keep: int,
+          apart_rad: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best `keep` starts that lie apart; where there are fewer, the best one again, marked as not present."""
+    order = np.empty((len(rotation), keep), np.int64)
+    distinct_modes(rotation, np.where(present, log_likelihood, -np.inf), operators, apart_rad, order)
+    rows, picked = np.arange(len(rotation))[:, None], np.where(order >= 0, order, order[:, :1])
+    kept = (order >= 0) & present[rows, picked]
+    return np.ascontiguousarray(rotation[rows, picked]), np.ascontiguousarray(shift[rows, picked]), kept

@@ -1,0 +1,27 @@
+"""run: a chain of jobs from one YAML file, handed over to Snakemake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protomer.settings import Input, Job, JobSettings, setting
+
+
+@dataclass(frozen=True)
+class RunSettings(JobSettings):
+    """How a chain is carried out."""
+
+    profile: str = setting("local", "Snakemake profile: local, slurm, or a folder with a config.yaml")
+    folder: str = setting(".", "folder in which the jobs' folders are made")
+    cores: int = setting(0, "CPUs to use at once; 0: all that this process may use", minimum=0)
+
+
+JOB = Job(
+    name="run", summary="Carry out a chain of jobs that a YAML file names, through Snakemake",
+    teaches="Checks the chain, shows its plan and hands over to Snakemake; what stands after -- goes to Snakemake unchanged. A chain that "
+            "was interrupted goes on where it stopped when the same command is given again. Relative paths in the chain are seen from "
+            "the folder of the chain file. --dry-run (-n) shows the plan only. "
+            "Example: protomer run chain.yaml --profile slurm -- --keep-going",
+    inputs=(Input("chain", "YAML file that names jobs and their inputs", file="chain.yaml", alternatives=(".yaml", ".yml"),
+                  required=True, positional=True),),
+    settings=RunSettings, entry="protomer.jobs.run", keeps_folder=False, passes_on=True)

@@ -1,0 +1,53 @@
+"""Errors that say what was found, what was expected and what to do; each knows its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+
+class ProtomerError(Exception):
+    """Base of all errors that Protomer raises on purpose."""
+
+    exit_code = 1
+
+    def __reduce__(self) -> tuple[Callable[..., ProtomerError], tuple[object, ...]]:
+        """So that an error travels between ranks whatever its constructor takes."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[ProtomerError], arguments: tuple[object, ...], attributes: Mapping[str, object]) -> ProtomerError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
+
+class InputError(ProtomerError):
+    """A file, an argument or a setting that cannot be used; nothing has been written."""
+
+    exit_code = 2
+
+    def __init__(self, found: str, expected: str, remedy: str) -> None:
+        super().__init__(f"{found}\n  expected: {expected}\n  what to do: {remedy}")
+        self.found, self.expected, self.remedy = found, expected, remedy
+
+
+class SettingsError(InputError):
+    """A setting with an unknown name or an impossible value."""
+
+
+class NotYetError(InputError):
+    """A setting that is documented but whose work is not in this version."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not available in this version", "a setting that this version can carry out",
+                         "leave the setting at its default, or watch CHANGELOG.md for it")
+
+
+class Stopped(ProtomerError):
+    """A signal asked the job to stop; a checkpoint is on disk and --resume continues from it."""
+
+    exit_code = 75
+
+
+class StorageError(ProtomerError):
+    """The disk refused a write (full, or no permission); no half-written output was left."""

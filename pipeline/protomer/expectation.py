@@ -1,0 +1,187 @@
+"""The E-step: poses of all particles against references that do not hold them, inserted as they are found.
+
+Particles are divided by half-set and, within a half, by fold: an image is compared with a map made from the other folds of its own half
+(cross-fitting), so that it never meets its own noise. The work comes in fixed batches of one half and fold; ranks take contiguous shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from protomer.alignment import MODES, Poses, Reference, Search, refine_modes, search_globally
+from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
+from protomer.particles import Particles
+from protomer.randomness import uniform
+from protomer_kernels.half_plane import HalfPlane
+from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
+from protomer_kernels.noise import residual_power
+from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
+from protomer_kernels.slices import extract_slices
+
+BATCH = 64
+LEAST_WEIGHT = 1e-3
+
+Key = tuple[int, int]  # half, fold
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of the particle table that are worked on together."""
+
+    key: Key
+    rows: np.ndarray
+
+
+def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
+    """All particles in fixed batches, ordered by half and fold; copies of one image lie in one fold."""
+    fold = (uniform(seed, particles.image_uid, "fold") * folds).astype(np.int64)
+    batches = []
+    for half in (0, 1):
+        for f in range(folds):
+            rows = np.flatnonzero((particles.half == half) & (fold == f))
+            batches += [Batch((half, f), rows[start:start + BATCH]) for start in range(0, len(rows), BATCH)]
+    return batches
+
+
+@dataclass(frozen=True)
+class PoseTable:
+    """Poses of all N particles (alignment.Poses, with rotations as quaternions (N, m, 4))."""
+
+    rotation: np.ndarray
+    shift_px: np.ndarray
+    weight: np.ndarray
+    log_likelihood: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def empty(cls, number: int) -> PoseTable:
+        """No modes yet."""
+        return cls(np.zeros((number, MODES, 4)), np.zeros((number, MODES, 2)), np.zeros((number, MODES)), np.full(number, -np.inf),
+                   np.zeros((number, 15)))
+
+    def take(self, rows: np.ndarray) -> Poses:
+        """Some rows, with rotations as matrices."""
+        return Poses(matrices_from_quaternions(self.rotation[rows]), self.shift_px[rows].copy(), self.weight[rows], self.log_likelihood[rows],
+                     self.covariance[rows])
+
+    @classmethod
+    def of(cls, poses: Poses) -> PoseTable:
+        """The same with quaternions."""
+        rotation = quaternions_from_matrices(poses.rotation.reshape(-1, 3, 3)).reshape(*poses.shift_px.shape[:2], 4)
+        return cls(rotation, poses.shift_px, poses.weight, poses.log_likelihood, poses.covariance)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one E-step compares images with. `noise` (groups, shells) is sigma^2 of each shell; maps are of the images' field of view."""
+
+    maps: Mapping[Key, np.ndarray]
+    noise: np.ndarray
+    operators: np.ndarray
+    insertion_radius: int
+
+    def root_weight(self, plane: HalfPlane, length: int) -> np.ndarray:
+        """sqrt(m) / sigma at the first `length` coefficients: (groups, length) float32."""
+        return np.sqrt(plane.multiplicity[:length] / self.noise[:, plane.shell[:length]]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What one rank's share of the E-step gives: poses (rows in the order of its batches), residual sums of each batch
+    (b, groups, 3, shells), and one accumulator for each half and fold that it met."""
+
+    poses: PoseTable
+    residuals: np.ndarray
+    accumulators: dict[Key, np.ndarray]
+    scale: float
+
+
+def insertion_scale(largest: np.ndarray, particles: Particles, model: Model) -> float:
+    """The fixed-point scale of an iteration, from bounds alone, so that every rank finds the same.
+
+    largest (groups, shells): the largest |X| of any image.
+    """
+    greatest_scale = float(np.abs(particles.scale).max())
+    shells = min(largest.shape[1], model.noise.shape[1])
+    terms = 2.0 * np.maximum(greatest_scale * largest[:, :shells], greatest_scale**2) / model.noise[:, :shells]
+    return fixed_point_scale(float(terms.max()), len(particles) * len(model.operators))
+
+
+def expect(batches: list[Batch], numbers: range, store: ImageStore, particles: Particles, model: Model, search: Search, pose_table: PoseTable,
+           context: Context) -> Expectation:
+    """Align and insert the batches `numbers` of this rank."""
+    plane, shells = store.plane, model.noise.shape[1]
+    length = plane.prefix(model.insertion_radius)
+    weights = model.root_weight(plane, length)
+    found, residuals, accumulators = [], [], {}
+    reference, current = None, None
+    for number in numbers:
+        key, rows = batches[number].key, batches[number].rows
+        if key != current:
+            reference, current = Reference.prepare(model.maps[key], plane, model.insertion_radius, model.operators, search, context.threads), key
+            accumulators[key] = empty_accumulator(model.insertion_radius)
+        transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
+        batch = whiten(store.load(number), transfer, weights[particles.optics[rows]])
+        poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
+        insert_poses(batch, poses, plane, model.operators, context.scale, context.threads, accumulators[key])
+        residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
+        found.append(PoseTable.of(poses))
+        context.advance(len(rows))
+    joined = PoseTable(*(np.concatenate([getattr(f, name) for f in found] or [getattr(PoseTable.empty(0), name)])
+                         for name in PoseTable.__dataclass_fields__))
+    return Expectation(joined, np.array(residuals).reshape(-1, len(model.noise), 3, shells), accumulators, context.scale)
+
+
+@dataclass(frozen=True)
+class Context:
+    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, and a call per batch
+    that tells progress and raises where the run is to stop."""
+
+    search_again: np.ndarray
+    scale: float
+    pixel_size_A: float
+    threads: int
+    advance: Callable[[int], None]
+
+
+def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int) -> Poses:
+    """Global search for some images, a climb from known modes for the others; in the batch's order."""
+    again = again | (known.weight.sum(axis=1) == 0)
+    parts, order = [], []
+    for chosen, is_global in ((np.flatnonzero(again), True), (np.flatnonzero(~again), False)):
+        if len(chosen) == 0:
+            continue
+        part = batch.take(chosen)
+        if is_global:
+            parts.append(search_globally(part, reference, search, threads))
+        else:
+            parts.append(refine_modes(part, reference, search, np.ascontiguousarray(known.rotation[chosen]), known.shift_px[chosen],
+                                      known.weight[chosen] > 0))
+        order.append(chosen)
+    back = np.argsort(np.concatenate(order), kind="stable")
+    return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+
+
+def insert_poses(batch: Whitened, poses: Poses, plane: HalfPlane, operators: np.ndarray, scale: float, threads: int, out: np.ndarray) -> None:
+    """Insert every image at its modes by posterior weight, under every operator of the group."""
+    image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
+    length = batch.amplitude.shape[1]
+    for operator in operators:
+        insert_slices(image, np.ascontiguousarray(operator @ poses.rotation[image, mode]), poses.shift_px[image, mode],
+                      poses.weight[image, mode], batch.data, batch.amplitude, plane.kx[:length], plane.ky[:length], plane.box, scale, threads, out)
+
+
+def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np.ndarray, groups: int, shells: int) -> np.ndarray:
+    """Sums by optics group and shell of what residual_power gives at the heaviest mode: (groups, 3, shells)."""
+    plane, length = reference.plane, batch.amplitude.shape[1]
+    slices = np.empty_like(batch.data)
+    extract_slices(reference.volume_ft, poses.rotation[:, 0].astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
+    each = np.empty((len(batch.data), 3, shells))
+    residual_power(slices, np.ascontiguousarray(poses.shift_px[:, 0]), batch.data, batch.amplitude, plane.kx[:length], plane.ky[:length], plane.box,
+                   plane.shell[:length], each)
+    return np.stack([each[group == g].sum(axis=0) for g in range(groups)])
+
+

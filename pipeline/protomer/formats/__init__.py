@@ -1,0 +1,1 @@
+"""Foreign formats: the only place that knows other programs' units, names and signs."""

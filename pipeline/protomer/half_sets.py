@@ -1,0 +1,52 @@
+"""Half-sets: drawn once, from what an image is and a seed, and carried ever after."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from protomer.errors import InputError
+from protomer.particles import Particles
+from protomer.randomness import combine, uniform
+
+PURPOSE = "half-set"
+
+
+def have_halves(half: np.ndarray) -> bool:
+    """Whether any row has a half-set."""
+    return bool((half >= 0).any())
+
+
+def require_two_halves(half: np.ndarray) -> None:
+    """Raise InputError where rows lack a half-set while others have one, or all are in the same."""
+    counts = [int((half == h).sum()) for h in (0, 1)]
+    if sum(counts) < len(half):
+        raise InputError(f"{len(half) - sum(counts)} of {len(half)} rows have no half-set (or one other than 1 and 2)",
+                         "a half-set for every row, or for none", "draw them anew with --set redraw_halves=true")
+    if min(counts) == 0 and len(half) > 1:
+        raise InputError(f"all {len(half)} rows are in half-set {1 if counts[0] else 2}",
+                         "two half-sets: without them no resolution can be measured",
+                         "import the table that the refinement used, or draw them anew with --set redraw_halves=true")
+
+
+def draw_halves(particles: Particles, split_by: str, seed: int) -> np.ndarray:
+    """Half-set (n,) int8 from a hash of (seed, image | micrograph | filament). Raises InputError where the column it needs is missing."""
+    half = (uniform(seed, _keys(particles, split_by), PURPOSE) >= 0.5).astype(np.int8)
+    if len(half) > 1 and half.min() == half.max():
+        raise InputError(f"with seed {seed} all {len(half)} rows fell into one half-set", f"more than a few different {split_by}s, or luck",
+                         f"give another --seed, or another split_by than {split_by}")
+    return half
+
+
+def _keys(particles: Particles, split_by: str) -> np.ndarray:
+    """What shares a half-set, as uint64 (n,)."""
+    if split_by == "image":
+        return particles.image_uid
+    names = particles.micrograph
+    if not all(names) or (split_by == "filament" and not particles.filament.all()):
+        raise InputError(f"split_by={split_by}, but not every row says its micrograph{' and filament' * (split_by == 'filament')}",
+                         "rlnMicrographName (and rlnHelicalTubeID) in the table", "split by image, or add the column")
+    digests = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in set(names.tolist())}
+    keys = np.array([digests[name] for name in names.tolist()], np.uint64)
+    return keys if split_by == "micrograph" else combine(keys, particles.filament)

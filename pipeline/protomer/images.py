@@ -1,0 +1,148 @@
+"""The particles' images as prefix-ordered Fourier crops, in fixed batches, kept in memory or in a node-local cache.
+
+A batch is keyed by what it holds, not by who runs it; its crops depend only on the stacks' bytes and the preparation. Where memory is too
+small, or a cache folder is given, each batch is one file in that folder, named by a digest of all that went into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from protomer.errors import InputError
+from protomer.output import writing_atomically
+from protomer.formats.mrc import StackReader
+from protomer.particles import Particles
+from protomer_kernels.ctf import CtfParameters, ctf_values
+from protomer_kernels.half_plane import HalfPlane, transform_images
+
+READ_AT_ONCE = 64
+
+
+def common_frame(particles: Particles) -> tuple[int, float]:
+    """Box and pixel size (A) that all optics groups share; InputError where they differ."""
+    frames = sorted({(group.box, round(group.pixel_size_A, 4)) for group in particles.optics_groups})
+    if len(frames) != 1:
+        listed = ", ".join(f"{box} px of {pixel} A" for box, pixel in frames)
+        raise InputError(f"the optics groups have different images: {listed}", "one box and pixel size (within 0.0001 A) in a refinement",
+                         "import the groups separately with --bin or a common pixel size, then join them")
+    return particles.optics_groups[0].box, particles.optics_groups[0].pixel_size_A
+
+
+def read_images(particles: Particles, rows: np.ndarray, readers: dict[int, StackReader]) -> np.ndarray:
+    """Raw images of the given rows with grey offset and gain applied: (n, D, D) float32 in the stacks' own box."""
+    images: np.ndarray | None = None
+    for stack in np.unique(particles.stack[rows]):
+        if stack not in readers:
+            readers[stack] = _open_unchanged(particles, int(stack))
+        here = np.flatnonzero(particles.stack[rows] == stack)
+        raw = readers[stack].read(particles.stack_index[rows[here]])
+        if images is None:
+            images = np.empty((len(rows), *raw.shape[1:]), np.float32)
+        images[here] = raw
+    assert images is not None
+    offset, gain = (particles.columns[name][rows].astype(np.float32)[:, None, None] for name in ("grey_offset", "grey_gain"))
+    return (images - offset) * gain
+
+
+def _open_unchanged(particles: Particles, number: int) -> StackReader:
+    """The stack, if it is still the file that was imported."""
+    stack = particles.stacks[number]
+    if not os.path.exists(stack.path):
+        raise InputError(f"the image stack {stack.path} is gone", "the stack where it was imported", "bring it back, or import again from where it is")
+    status = os.stat(stack.path)
+    if status.st_size != stack.size_bytes:
+        raise InputError(f"{stack.path} has {status.st_size} bytes", f"{stack.size_bytes} bytes, as when it was imported",
+                         "bring the original back, or import the particles again")
+    return StackReader(stack.path)
+
+
+@dataclass
+class ImageStore:
+    """Fourier crops (n, K) complex64 of the batches of this rank. `folder` None keeps them in memory."""
+
+    particles: Particles
+    plane: HalfPlane
+    batches: Sequence[np.ndarray]  # rows of the particle table
+    folder: Path | None = None
+    workers: int = 1
+    half_precision: bool = False
+    _held: dict[int, np.ndarray] = field(default_factory=dict)
+    _readers: dict[int, StackReader] = field(default_factory=dict)
+
+    def load(self, number: int) -> np.ndarray:
+        """Crops of the batch, (n, K) complex64 in the order of its rows; copies of one image are read once."""
+        if self.folder is not None:
+            return self._from_folder(number)
+        if number not in self._held:
+            self._held[number] = self._packed(self._prepare(self.batches[number]))
+        return self._unpacked(self._held[number])
+
+    def load_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Crops of any rows, read now and not kept."""
+        return self._prepare(rows)
+
+    def _prepare(self, rows: np.ndarray) -> np.ndarray:
+        _, first, back = np.unique(self.particles.image_uid[rows], return_index=True, return_inverse=True)
+        crops = np.empty((len(first), len(self.plane)), np.complex64)
+        for start in range(0, len(first), READ_AT_ONCE):
+            part = slice(start, start + READ_AT_ONCE)
+            crops[part] = transform_images(read_images(self.particles, rows[first[part]], self._readers), self.plane, self.workers)
+        return crops[back]
+
+    def _packed(self, crops: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(crops).view(np.float32).astype(np.float16) if self.half_precision else crops
+
+    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
+        return packed.astype(np.float32).view(np.complex64) if self.half_precision else packed
+
+    def _from_folder(self, number: int) -> np.ndarray:
+        assert self.folder is not None
+        path = self.folder / f"{self._digest(self.batches[number])}.npy"
+        if not path.exists():
+            with writing_atomically(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, self._packed(self._prepare(self.batches[number])), allow_pickle=False)
+        return self._unpacked(np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def _digest(self, rows: np.ndarray) -> str:
+        digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())
+        for name in ("image_uid", "grey_offset", "grey_gain"):
+            digest.update(np.ascontiguousarray(self.particles.columns[name][rows]).tobytes())
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py)."""
+
+    data: np.ndarray
+    amplitude: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Whitened:
+        """Some images of the batch."""
+        return Whitened(self.data[rows], self.amplitude[rows])
+
+
+def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> np.ndarray:
+    """CTF times per-particle scale at the first `length` coefficients: (n, length) float32."""
+    group = particles.optics[rows]
+    voltage, aberration, contrast = (np.array([getattr(g, name) for g in particles.optics_groups])[group]
+                                     for name in ("voltage_V", "spherical_aberration_A", "amplitude_contrast"))
+    column = {name: particles.columns[name][rows] for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_rad", "phase_shift_rad")}
+    parameters = CtfParameters(voltage_V=voltage, spherical_aberration_A=aberration, amplitude_contrast=contrast,
+                               bfactor_A2=particles.ctf_bfactor_A2[rows], **column)
+    out = np.empty((len(rows), length), np.float32)
+    ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out)
+    return out * particles.scale[rows].astype(np.float32)[:, None]
+
+
+def whiten(crops: np.ndarray, transfer: np.ndarray, root_weight: np.ndarray) -> Whitened:
+    """crops (n, >= K) complex64, transfer (n, K) float32, root_weight (n, K) float32 = sqrt(m) / sigma."""
+    length = transfer.shape[1]
+    scaled = crops[:, :length] * root_weight
+    return Whitened(np.stack([scaled.real, scaled.imag], axis=1), transfer * root_weight)

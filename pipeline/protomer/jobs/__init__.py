@@ -1,0 +1,1 @@
+"""The jobs: one module each; it reads like the Methods section of a paper."""

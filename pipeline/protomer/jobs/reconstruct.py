@@ -1,0 +1,120 @@
+"""reconstruct: half maps from particles with poses, without alignment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protomer.declarations.reconstruct import ReconstructSettings
+from protomer.errors import InputError
+from protomer.expectation import PoseTable, make_batches
+from protomer.finishing import measure_maps, warn_of_resolution, with_map, write_maps
+from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
+from protomer.images import ImageStore, common_frame
+from protomer.job_run import Inputs, JobRun, Plan
+from protomer.jobs.refine import stop_if_asked
+from protomer.particles import Particles
+from protomer.refinement import Setup, reconstruct_halves, survey_images
+from protomer.report.build import Report
+from protomer.report.figures import fsc_caption, fsc_figure
+from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.symmetry import operators
+from protomer.volumes import Halves, MapRecord, Volume
+from protomer_kernels.fourier import apply_shell_filter
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
+
+MIRROR = np.diag([1.0, 1.0, -1.0])
+
+
+def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
+    """Load, insert, solve, measure, save."""
+    particles = load(inputs, settings)
+    setup = prepare(particles, settings, inputs, job)
+    noise, largest = survey_images(setup, len(particles.optics_groups))
+    half_maps = reconstruct_halves(replace(setup, largest=largest), noise, known_poses(particles, setup.pixel_size_A), setup.operators)
+    if not job.team.is_first:
+        return {}
+    return finish(half_maps, particles, setup, inputs, settings, job)
+
+
+def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
+    """Particles with poses, mirrored where asked. Raises InputError."""
+    particles = read_particles(inputs.particles)
+    if not particles.has_poses:
+        raise InputError(f"the particles of {inputs.particles} have no poses", "particles with rotations and shifts", "refine them first")
+    if not settings.flip_hand:
+        return particles
+    mirrored = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
+    return particles.with_columns(rotation=quaternions_from_matrices(mirrored))
+
+
+def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs, job: JobRun) -> Setup:
+    """Batches of both halves and this rank's share of them."""
+    box, pixel_A = common_frame(particles)
+    batches = make_batches(particles, 1, job.seed)
+    share = np.array_split(np.arange(len(batches)), job.team.size)[job.team.rank]
+    numbers = range(int(share[0]), int(share[-1]) + 1) if len(share) else range(0)
+    plane = HalfPlane(box, largest_radius(box))
+    store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
+    return Setup(particles, store, batches, numbers, job.team, operators(inputs.symmetry, inputs.axes), pixel_A, 0, 0.0, True, job.seed, job.threads,
+                 job.progress, np.zeros((1, 1)), check_stop=lambda: stop_if_asked(job))
+
+
+def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
+    """The particles' own poses as a table of one mode each."""
+    number = len(particles)
+    return PoseTable(particles.rotation[:, None], particles.shift_A[:, None] / pixel_size_A, np.ones((number, 1)), np.zeros(number),
+                     np.zeros((number, 15)))
+
+
+def finish(half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
+    """Measure and write."""
+    mask = None if inputs.mask is None else read_any_volume(inputs.mask)
+    name = "" if inputs.mask is None else inputs.mask.name
+    record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, name, inputs.symmetry, settings.b_factor, job)
+    assert record.fsc is not None
+    if settings.filter_resolution is not None:
+        record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
+    warn_of_resolution(record.fsc, job, np.inf)
+    write_maps(record, job)
+    with job.output.writing("particles.h5") as path:
+        write_particles(path, particles)
+    write_report(record, particles, job)
+    return {"particles_in": len(particles), "particles_out": len(particles), "resolution_A": record.fsc.summary(), "mask": record.fsc.mask_name,
+            "symmetry": inputs.symmetry}
+
+
+def butterworth(record: MapRecord, resolution_A: float, order: int) -> Volume:
+    """The mean of the half maps under 1 / sqrt(1 + (s / cut-off)^(2 order))."""
+    mean = (record.half_maps.a.data + record.half_maps.b.data) * np.float32(0.5)
+    ratio = np.arange(record.map.box // 2 + 1) * resolution_A / (record.map.box * record.map.voxel_size_A)
+    return Volume(apply_shell_filter(mean, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), record.map.voxel_size_A)
+
+
+def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
+    """report.html."""
+    fsc = record.fsc
+    assert fsc is not None
+    report = Report("Reconstruction", job.events.warnings, {"particles": len(particles), "symmetry": record.symmetry, "FSC mask": fsc.mask_name})
+    report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
+    report.section("Resolution")
+    report.figure(fsc_figure(fsc), fsc_caption(fsc))
+    report.section("Map")
+    report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the map, with contours of the FSC mask.")
+    report.figure(orientation_figure(particles.rotation), "Viewing directions.")
+    with job.output.writing("report.html") as path:
+        path.write_text(report.html(), encoding="utf-8")
+
+
+def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int) -> Plan:
+    """Memory from the crops and two accumulators; time from the coefficients inserted, at measured rates."""
+    particles = read_particles(inputs.particles)
+    box, _ = common_frame(particles)
+    plane = HalfPlane(box, largest_radius(box))
+    crops = len(particles) * len(plane) * (4 if settings.half_precision else 8) // ranks
+    accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
+    order = len(operators(inputs.symmetry, inputs.axes))
+    return Plan(crops + 3 * accumulator + 300_000_000, 40 * box**3, 10 + len(particles) * len(plane) * (1e-7 + 3e-8 * order) / (ranks * threads))

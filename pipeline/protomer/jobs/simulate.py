@@ -1,0 +1,140 @@
+"""simulate: particles with CTF, noise and known truth, from an atomic model or a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import fft
+
+from protomer.declarations.simulate import SimulateSettings
+from protomer.errors import InputError, SettingsError
+from protomer.formats.hdf5 import read_any_volume
+from protomer.formats.mrc import write_volume
+from protomer.job_run import Inputs, JobRun, Plan
+from protomer.provenance import file_digest
+from protomer.scatterers import MODELS, MapModel, Scatterer, read_atom_model, with_symmetry
+from protomer.simulation import BLOCK, Simulator
+from protomer.simulation_draws import PARTICLE, SimulationDesign, Truth
+from protomer.simulation_files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
+from protomer.simulation_report import simulation_report
+from protomer.symmetry import operators
+from protomer.volumes import Volume
+from protomer_kernels.fourier import low_pass
+
+DEFAULT_MODEL = MODELS / "1y1v.cif.gz"
+DEFAULT_BFACTOR_A2 = 60.0
+REALISTIC_JUNK = 0.1
+MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
+START_EDGE_SHELLS = 2.0
+SECONDS_PER_ATOM_AND_IMAGE, SECONDS_PER_PIXEL = 6e-8, 4e-8  # measured on one core
+
+
+def run(inputs: Inputs, settings: SimulateSettings, job: JobRun) -> dict[str, Any]:
+    """Simulate, block by block, and write the images, their STAR file, the truth and a map to start from."""
+    with fft.set_workers(job.threads):
+        return _simulate(load_scatterers(inputs, settings), inputs, settings, job)
+
+
+def _simulate(scatterers: tuple[Scatterer, ...], inputs: Inputs, settings: SimulateSettings, job: JobRun) -> dict[str, Any]:
+    simulator = Simulator(scatterers, design_of(settings))
+    design, truth = simulator.design, simulator.truth
+    volume = simulator.volume()
+    with job.progress("simulating", len(truth)) as line, job.output.writing("particles.mrcs") as path:
+        write_blocks(path, simulator.blocks(), (design.number, design.box, design.box), design.pixel_size_A, line.advance)
+    for name, is_truth, poses in (("particles.star", False, _stated_poses(truth, settings)),
+                                  ("truth.star", True, (truth.rotation, truth.shift_A))):
+        with job.output.writing(name) as path:
+            write_star(path, star_tables(truth, design, poses, is_truth))
+    with job.output.writing("truth.h5") as path:
+        write_truth(path, truth, design)
+    start = _start_map(volume, settings.start_low_pass)
+    _write_maps(job, simulator, volume, start)
+    job.output.write_text("report.html", simulation_report(simulator, volume, start, list(job.events.warnings)))
+    return {"images": len(truth), "box": design.box, "pixel_size_A": design.pixel_size_A, "snr": design.snr, "gain": simulator.gain,
+            "junk": int((truth.junk != PARTICLE).sum()),
+            "classes": np.bincount(truth.class_number, minlength=len(scatterers) + 1)[1:].tolist(),
+            "models": {path.name: file_digest(path) for path in particle_paths(inputs, settings)}}
+
+
+def plan(inputs: Inputs, settings: SimulateSettings, ranks: int, threads: int) -> Plan:
+    """Memory for one block and the doubled grid of the map; disk for the stack; time from measured rates."""
+    scatterer, box = load_scatterers(inputs, settings)[0], settings.box
+    atoms = len(getattr(scatterer, "weights", ()))
+    block_bytes = BLOCK * box * box * 4 * 16
+    map_bytes = 8 * box**3 * 4 * 2
+    own_bytes = 8 * scatterer.volume.box**3 * 8 if isinstance(scatterer, MapModel) else atoms * 100
+    per_image = atoms * SECONDS_PER_ATOM_AND_IMAGE + box * box * SECONDS_PER_PIXEL * (1 if atoms else 15)
+    return Plan(memory_bytes=300_000_000 + block_bytes + map_bytes + own_bytes,
+                disk_bytes=settings.number * (box * box * 4 + 600) + 2 * box**3 * 4, seconds=5 + settings.number * per_image / threads)
+
+
+def design_of(settings: SimulateSettings) -> SimulationDesign:
+    """The settings in the units used inside."""
+    junk = (REALISTIC_JUNK if settings.realistic else 0.0) if settings.junk is None else settings.junk
+    return SimulationDesign(
+        number=settings.number, box=settings.box, pixel_size_A=settings.pixel_size, snr=settings.snr, seed=settings.seed,
+        defocus_min_A=settings.defocus_min, defocus_max_A=settings.defocus_max, astigmatism_A=settings.astigmatism,
+        voltage_V=settings.voltage * 1e3, spherical_aberration_A=settings.spherical_aberration * 1e7,
+        amplitude_contrast=settings.amplitude_contrast, max_shift_A=settings.max_shift, realistic=settings.realistic, junk=junk,
+        motion_rotation_rad=float(np.deg2rad(settings.motion_rotation)), motion_shift_A=settings.motion_shift,
+        second_fraction=settings.second_fraction)
+
+
+def load_scatterers(inputs: Inputs, settings: SimulateSettings) -> tuple[Scatterer, ...]:
+    """The particles of class 1 and, if there is one, 2. Raises InputError and SettingsError where inputs and settings contradict."""
+    return tuple(_load(path, inputs.symmetry, settings) for path in particle_paths(inputs, settings))
+
+
+def particle_paths(inputs: Inputs, settings: SimulateSettings) -> list[Path]:
+    """The files of the particles of class 1 and, if there is one, 2. Raises InputError."""
+    if inputs.model is not None and inputs.volume is not None:
+        raise InputError("--model and --volume were both given", "one of them", "leave one out; second_model names a second particle")
+    paths = [inputs.model or inputs.volume or DEFAULT_MODEL]
+    if settings.second_model is not None:
+        if not Path(settings.second_model).is_file():
+            raise InputError(f"second_model {settings.second_model}: there is no such file", "a model or a map", "check the path")
+        paths.append(Path(settings.second_model))
+    return paths
+
+
+def _load(path: Path, symmetry: str, settings: SimulateSettings) -> Scatterer:
+    moves = settings.motion_rotation > 0 or settings.motion_shift > 0
+    group = operators(symmetry)
+    if not path.name.lower().endswith(MODEL_ENDINGS):
+        if moves or settings.subunits is not None or len(group) > 1:
+            raise SettingsError(f"subunit motion or --symmetry {symmetry} for the map {path.name}",
+                                "an atomic model, whose parts can be told apart",
+                                "give --model, or leave motion_rotation, motion_shift and subunits unset and --symmetry C1")
+        return MapModel(read_any_volume(path), settings.bfactor or 0.0)
+    copied = len(group) > 1
+    if copied and settings.subunits is not None:
+        raise SettingsError(f"subunits {settings.subunits!r} and --symmetry {symmetry}",
+                            "one of them: every symmetry copy moves as one body", "leave subunits unset")
+    subunits = settings.subunits or ("each" if moves and not copied else None)
+    model = read_atom_model(path, DEFAULT_BFACTOR_A2 if settings.bfactor is None else settings.bfactor, subunits)
+    return with_symmetry(model, group, settings.symmetry_radius) if copied else model
+
+
+def _stated_poses(truth: Truth, settings: SimulateSettings) -> tuple[np.ndarray, np.ndarray] | None:
+    if settings.poses == "none":
+        return None
+    if settings.poses == "true":
+        return truth.rotation, truth.shift_A
+    return perturbed_poses(truth, settings.seed, float(np.deg2rad(settings.perturb_rotation)), settings.perturb_shift)
+
+
+def _start_map(volume: Volume, low_pass_A: float) -> Volume:
+    shells = volume.box * volume.voxel_size_A / low_pass_A
+    return Volume(low_pass(volume.data, shells, START_EDGE_SHELLS), volume.voxel_size_A)
+
+
+def _write_maps(job: JobRun, simulator: Simulator, volume: Volume, start: Volume) -> None:
+    """The truth of each class, and a blurred map to start from."""
+    maps = {"map.mrc": volume, "start.mrc": start}
+    for class_number in range(2, len(simulator.scatterers) + 1):
+        maps[f"class_{class_number}/map.mrc"] = simulator.volume(class_number)
+    for name, each in maps.items():
+        with job.output.writing(name) as path:
+            write_volume(path, each)

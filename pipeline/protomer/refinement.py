@@ -1,0 +1,274 @@
+"""The one loop: align, insert, solve, measure, until neither resolution nor poses move (Scheres 2012; DESIGN of each verb in its module)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from protomer.alignment import Reference, Search, search_globally
+from protomer.expectation import Batch, Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale, residual_sums
+from protomer.images import ImageStore, contrast_transfer, whiten
+from protomer.maximisation import (
+    Sums,
+    add_up_ranks,
+    first_shell_below,
+    half_map_curve,
+    half_totals,
+    joined_below,
+    regularised,
+    signal_to_noise,
+    solid_sphere,
+    unregularised,
+    working_box,
+)
+from protomer.particles import Particles
+from protomer.randomness import uniform
+from protomer.ranks import Team
+from protomer.schedule import RESEARCH_SHARE, Band
+from protomer.volumes import Halves
+from protomer_kernels.fourier import low_pass, resize_field
+from protomer_kernels.insertion import empty_accumulator
+from protomer_kernels.masks import dynamic_mask
+from protomer_kernels.noise import power_by_shell
+
+OUTLIER_SHARE = 0.05
+MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
+EXPECTED_SIGNAL_SHARE = 0.2  # of the low-frequency power, for the first guess of the grey scale
+CALIBRATIONS = 3
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map (eq. (1) of masks.dynamic_mask)."""
+
+    mode: str = "none"
+    threshold: float = 0.2
+    near_A: float = 6.0
+    far_A: float = 14.0
+    from_A: float = 12.0
+    given: np.ndarray | None = None  # (D, D, D)
+
+    def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
+        """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
+        box = len(half_maps.a)
+        if self.mode == "static" and self.given is not None:
+            return np.clip(resize_field(self.given, box, 3), 0.0, 1.0).astype(np.float32)
+        if self.mode != "dynamic" or resolution_A > self.from_A:
+            return np.ones((1, 1, 1), np.float32)
+        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION)
+        return dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change during a refinement."""
+
+    particles: Particles
+    store: ImageStore
+    batches: list[Batch]
+    numbers: range  # this rank's batches
+    team: Team
+    operators: np.ndarray
+    pixel_size_A: float
+    join_shell: int
+    shift_extent_px: float
+    marginalise: bool
+    seed: int
+    threads: int
+    progress: Callable[[str, int], Any]
+    largest: np.ndarray  # (groups, shells): the largest |X|
+    masking: Masking = field(default_factory=Masking)
+    check_stop: Callable[[], None] = lambda: None
+
+    @property
+    def keys(self) -> list[Key]:
+        """Halves and folds in their fixed order."""
+        return sorted({batch.key for batch in self.batches})
+
+    @property
+    def row_order(self) -> np.ndarray:
+        """Rows of the particle table in the order of the batches."""
+        return np.concatenate([batch.rows for batch in self.batches])
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a refinement stands: all that an iteration needs from the one before."""
+
+    band: Band
+    model: Model
+    poses: PoseTable
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean power (the first noise spectrum) and largest |X| by optics group and shell: two (groups, shells) arrays."""
+    plane, shells = setup.store.plane, setup.store.plane.radius + 1
+    power, largest = [], np.zeros((groups, shells))
+    with setup.progress("reading images", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+        for number in setup.numbers:
+            rows, crops = setup.batches[number].rows, setup.store.load(number)
+            group = setup.particles.optics[rows]
+            each = power_by_shell(crops, plane.shell, shells)
+            power.append(np.stack([each[group == g].sum(axis=0) for g in range(groups)]))
+            magnitude = np.abs(crops)
+            for g in range(groups):
+                if np.any(group == g):
+                    np.maximum.at(largest[g], plane.shell, magnitude[group == g].max(axis=0))
+            line.advance(len(rows))
+            setup.check_stop()
+    total = setup.team.gather_rows(np.array(power).reshape(-1, groups, shells)).sum(axis=0)
+    images = np.bincount(setup.particles.optics, minlength=groups)[:, None]
+    return total / (np.maximum(images, 1) * np.bincount(plane.shell, minlength=shells)), setup.team.largest(largest)
+
+
+def iterate(setup: Setup, state: State) -> State:
+    """One iteration of expectation-maximisation."""
+    band, model = state.band, state.model
+    context = _context(setup, state)
+    search = band.search(setup.shift_extent_px)
+    with setup.progress(f"iteration {band.iteration + 1}", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+        def advance(number: int) -> None:
+            line.advance(number)
+            setup.check_stop()
+
+        share = expect(setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance))
+    poses = _gather_poses(setup, share.poses)
+    if not setup.marginalise:
+        poses = replace(poses, weight=(np.arange(poses.weight.shape[1]) == 0) * np.ones_like(poses.weight))
+    noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
+    totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
+    maps, curve = _maximise(setup, totals, share.scale, band)
+    resolved = min(first_shell_below(curve), model.insertion_radius)
+    turn_deg = _median_turn_deg(state.poses, poses, model.operators)
+    after = band.next(resolved, turn_deg)
+    record = {"iteration": band.iteration + 1, "alignment_radius": band.radius, "resolved_shell": resolved, "median_turn_deg": turn_deg,
+              "mean_top_weight": float(poses.weight[:, 0].mean()), "grey_fit": fit, "searched": int(context.search_again.sum()),
+              "fsc": [round(float(c), 5) for c in curve], "noise": noise.round(8).tolist()}
+    return State(after, Model(maps, noise, model.operators, after.insertion_radius), poses, [*state.history, record])
+
+
+def _context(setup: Setup, state: State) -> Context:
+    """Who is searched globally, and the iteration's fixed-point scale."""
+    number = len(setup.particles)
+    again = np.ones(number, bool)
+    if not state.band.is_global:
+        turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * RESEARCH_SHARE).astype(np.int64)
+        again = (turn + state.band.iteration) % RESEARCH_SHARE == 0
+        again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE)
+    scale = insertion_scale(setup.largest, setup.particles, state.model)
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None)
+
+
+def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
+    """Every rank's rows, back in the order of the particle table, on every rank."""
+    columns = []
+    for name in PoseTable.__dataclass_fields__:
+        gathered = setup.team.gather_rows(getattr(share, name))
+        column = np.empty_like(gathered)
+        column[setup.row_order] = gathered
+        columns.append(column)
+    return PoseTable(*columns)
+
+
+def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np.ndarray, float]:
+    """sigma^2 from the residuals (groups, 3, shells) of whitened data, and the grey-scale fit sum Re(Y* M) / sum |M|^2."""
+    plane, shells = setup.store.plane, model.noise.shape[1]
+    length = plane.prefix(model.insertion_radius)
+    coefficients = np.bincount(plane.shell[:length], plane.multiplicity[:length], minlength=shells)
+    images = np.bincount(setup.particles.optics, minlength=len(model.noise))[:, None]
+    seen = (coefficients > 0) & (images > 0)
+    ratio = np.where(seen, residuals[:, 0] / np.maximum(coefficients * images, 1), 1.0)
+    low = slice(1, max(3, model.insertion_radius // 2))
+    fit = float(residuals[:, 1, low].sum() / max(residuals[:, 2, low].sum(), 1e-30))
+    return model.noise * np.maximum(ratio, 1e-6), fit
+
+
+def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
+    """References of the next iteration, and the FSC of the unregularised half maps in a sphere."""
+    box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
+    halves = half_totals(totals).map(lambda a: Sums.of(a, scale))
+    half_maps = halves.map(lambda s: unregularised(s, box, shells, setup.threads))
+    mask = solid_sphere(box, MASK_FRACTION)
+    curve = half_map_curve(half_maps, mask)
+    resolved = min(first_shell_below(curve), shells - 1)
+    mask = mask * setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
+    ssnr = signal_to_noise(np.resize(curve, shells), resolved)
+    own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
+    maps = []
+    for half, fold in own:
+        rest = half_totals(totals)[half] - totals[half, fold] if len(setup.keys) > 2 else None
+        sums = halves[half] if rest is None else Sums.of(rest, scale)
+        maps.append(regularised(joined_below(sums, halves[1 - half], min(setup.join_shell, band.insertion_radius)), ssnr, box, setup.threads) * mask)
+    gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
+    owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
+    return dict(zip(owners, gathered, strict=True)), curve
+
+
+def _median_turn_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> float:
+    """Median angle between the heaviest modes of two iterations, group mates counted as one; 180 where there was none before."""
+    if not np.any(before.weight):
+        return 180.0
+    first, second = before.take(np.arange(len(before.weight))).rotation[:, 0], after.take(np.arange(len(after.weight))).rotation[:, 0]
+    trace = np.max([np.einsum("nij,nij->n", g @ first, second) for g in operators], axis=0)
+    return float(np.rad2deg(np.median(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))))
+
+
+def calibrate(setup: Setup, state: State) -> Model:
+    """The model with each half's start map multiplied by the grey scale that fits the first batch of that half.
+
+    A wrong scale favours views of low or of high power. A first guess matches the power of images and slices at low frequency; then poses
+    and scale, which depend on one another, are found in turn.
+    """
+    search = state.band.search(setup.shift_extent_px)
+    own = [half for half in (0, 1) if half % setup.team.size == setup.team.rank]
+    scales = [_fit_scale(setup, state, half, search) for half in own]
+    gathered = setup.team.gather_rows(np.array(scales, np.float64))
+    return replace(state.model, maps={(half, fold): volume * np.float32(gathered[half]) for (half, fold), volume in state.model.maps.items()})
+
+
+def _fit_scale(setup: Setup, state: State, half: int, search: Search) -> float:
+    number = next(n for n, batch in enumerate(setup.batches) if batch.key[0] == half)
+    rows, plane = setup.batches[number].rows, setup.store.plane
+    length = plane.prefix(search.final_radius)
+    transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
+    weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
+    batch = whiten(setup.store.load_rows(rows), transfer, weight)
+    volume = state.model.maps[half, 0]
+    reference = Reference.prepare(volume, plane, search.final_radius, state.model.operators, search, setup.threads)
+    low = reference.slices.shape[2]
+    # the noise of a whitened coefficient has power 1 per unit of multiplicity, signal included: what exceeds the outer shells is signal
+    excess = float((batch.data[:, :, 1:low] ** 2).sum()) * EXPECTED_SIGNAL_SHARE
+    mean_power = (reference.slices[:, :, 1:low] ** 2).sum(axis=1).mean(axis=0)
+    scale = float(np.sqrt(excess / max(float(((batch.amplitude[:, 1:low] ** 2) @ mean_power).sum()), 1e-30)))
+    for _ in range(CALIBRATIONS):
+        reference = Reference.prepare(volume * np.float32(scale), plane, search.final_radius, state.model.operators, search, setup.threads)
+        poses = search_globally(batch, reference, search, setup.threads)
+        sums = residual_sums(batch, poses, reference, setup.particles.optics[rows], len(state.model.noise), state.model.noise.shape[1])
+        part = sums[:, :, 1:search.grid_radius].sum(axis=(0, 2))
+        scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))
+    return scale
+
+
+def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray) -> Halves[np.ndarray]:
+    """Half maps of the full box from given poses: unjoined, unregularised, unmasked."""
+    plane, box = setup.store.plane, setup.store.plane.box
+    keys: list[Key] = [(0, 0), (1, 0)]
+    model = Model({}, noise, operators, plane.radius)
+    scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
+    weights, accumulators = model.root_weight(plane, len(plane)), {}
+    with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+        for number in setup.numbers:
+            rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
+            if key not in accumulators:
+                accumulators[key] = empty_accumulator(plane.radius)
+            transfer = contrast_transfer(setup.particles, rows, plane, len(plane), setup.pixel_size_A)
+            batch = whiten(setup.store.load(number), transfer, weights[setup.particles.optics[rows]])
+            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key])
+            line.advance(len(rows))
+            setup.check_stop()
+    totals = add_up_ranks(accumulators, keys, plane.radius, setup.team)
+    return Halves(*(unregularised(Sums.of(totals[key], scale), box, plane.radius + 1, setup.threads) for key in keys))

@@ -1,0 +1,1 @@
+"""report.html: one file with figures inside, readable without a network."""

@@ -1,0 +1,71 @@
+"""How a refinement proceeds: which frequencies are used, how poses are searched, and when it is done.
+
+The grid's radius and density grow with the map: a fixed coarse grid loses particles that a finer one finds once the map can tell poses apart.
+All radii are in cycles per box, so that the same schedule serves any box and pixel size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from protomer.alignment import Search, Stage
+from protomer_kernels.half_plane import largest_radius
+
+GRID_RADII = (8, 10, 12, 14)
+GRID_ROTATIONS = (4000, 8000, 12000, 12000)
+FIRST_RADIUS = 16
+STARTS = 24
+THINNED = ((8, 0.6), (4, 0.8))  # starts kept, and the share of the band that they are climbed to
+MARGIN = 2  # shells beyond the resolved ones that alignment may use
+GLOBAL_ITERATIONS = 6
+RESEARCH_SHARE = 8  # afterwards, one in so many particles is searched globally again in each iteration
+SETTLED_ANGLE_DEG = 0.3
+MOST_ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where a refinement stands. `limit` is the largest radius that alignment may ever use."""
+
+    box: int
+    limit: int
+    radius: int
+    iteration: int = 0
+    resolved: int = 0  # shell at which the half-map FSC falls below 0.143
+    best_resolved: int = 0
+    stalled: int = 0  # iterations since best_resolved grew
+    is_settled: bool = False
+
+    @classmethod
+    def at(cls, box: int, limit: int) -> Band:
+        """The first band."""
+        limit = min(limit, largest_radius(box))
+        return cls(box, limit, min(FIRST_RADIUS, limit))
+
+    @property
+    def is_global(self) -> bool:
+        """Whether every particle is searched over all of SO(3) in this iteration."""
+        return self.iteration < GLOBAL_ITERATIONS
+
+    @property
+    def insertion_radius(self) -> int:
+        """Slices are inserted somewhat beyond the alignment's limit, so that the FSC can show that more is resolved."""
+        return min(largest_radius(self.box), int(1.4 * self.radius) + 8)
+
+    def search(self, shift_extent_px: float) -> Search:
+        """The search of this iteration."""
+        at = min(self.iteration, len(GRID_RADII) - 1)
+        grid_radius = min(GRID_RADII[at], self.radius)
+        stages = [Stage(STARTS, grid_radius, 6)]
+        for keep, share in THINNED:
+            stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), 5))
+        return Search(grid_radius, GRID_ROTATIONS[at], shift_extent_px, self.box / 32, tuple(stages), self.radius)
+
+    def next(self, resolved: int, median_turn_deg: float) -> Band:
+        """The band after an iteration that resolved `resolved` shells and turned poses by `median_turn_deg` in the median."""
+        stalled = 0 if resolved > self.best_resolved else self.stalled + 1
+        settled = not self.is_global and stalled >= 2 and median_turn_deg < SETTLED_ANGLE_DEG
+        radius = min(resolved, FIRST_RADIUS, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
+        return replace(self, radius=max(radius, min(8, self.limit)), iteration=self.iteration + 1, resolved=resolved,
+                       best_resolved=max(resolved, self.best_resolved), stalled=stalled,
+                       is_settled=settled or self.iteration + 1 >= MOST_ITERATIONS)
