@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+
 from protomer.formats.mrc import write_stack
 
 BOX = 16
@@ -16,14 +18,13 @@ def noise_images(number: int, box: int = BOX, seed: int = 5, offset: float = 10.
     return np.random.default_rng(seed).normal(offset, sd, (number, box, box)).astype(np.float32)
 
 
-def raw_mrc(path: Path, data: np.ndarray, mode: int, *, order: str = "<", shape: tuple[int, int, int] | None = None, stamp: bytes | None = None,
-            identifier: bytes = b"MAP ", cell_A: float = 0.0) -> Path:
+def raw_mrc(path: Path, data: np.ndarray, mode: int, *, order: Literal["<", ">"] = "<", shape: tuple[int, int, int] | None = None,
+            stamp: bytes | None = None, identifier: bytes = b"MAP ") -> Path:
     """Write an MRC file byte by byte, so that its header can lie: `shape` (nz, ny, nx) as announced, machine stamp, identifier."""
     nz, ny, nx = shape or data.shape
     words = np.zeros(256, np.dtype("i4").newbyteorder(order))
     words[[0, 1, 2, 3, 7, 8, 9, 16, 17, 18]] = [nx, ny, nz, mode, nx, ny, nz, 1, 2, 3]
     header = bytearray(words.tobytes())
-    header[40:52] = np.full(3, cell_A, np.dtype("f4").newbyteorder(order)).tobytes()
     header[208:212] = identifier
     header[212:216] = stamp if stamp is not None else (b"DD\0\0" if order == "<" else b"\x11\x11\0\0")
     path.write_bytes(bytes(header) + data.astype(data.dtype.newbyteorder(order)).tobytes())

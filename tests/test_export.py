@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protomer.declarations.export import JOB
+
+from protomer.declarations.export import JOB, ExportSettings
 from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.cs import read_cs_particles
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def export(inputs: dict[str, Any], dry_run: bool = False, **settings: Any) -> int:
-    return execute(resolve_inputs(JOB, inputs), JOB.settings.from_mapping(settings), Call(inputs, settings, None, dry_run=dry_run))
+    return execute(resolve_inputs(JOB, inputs), ExportSettings.from_mapping(settings), Call(inputs, settings, None, dry_run=dry_run))
 
 
 def test_particles_go_to_star_and_cs_and_name_the_same_images(folder: Path) -> None:

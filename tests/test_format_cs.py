@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+
 from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.cs import read_cs_particles, write_cs_particles
 from protomer.formats.cs_table import read_fields, write_fields
 from protomer.formats.mrc import write_stack
 from protomer.formats.star import read_star_particles, write_star_particles
-from scipy.spatial.transform import Rotation
 from stack_files import BOX, noise_images
 
-FILES = ["oracles/cs/cryosparc_P12_J24_001_particles.cs", "oracles/cs/4k_dataset.cs", "real_particles/empiar10076_50S_320_7/empiar_10076_7.cs"]
+FILES = ["oracles/cs/cryosparc_P12_J24_001_particles.cs", "oracles/cs/4k_dataset.cs",
+         "real_particles/empiar10076_50S_320_7/empiar_10076_7.cs"]
 #: three particles as cryosparc-tools 5.0.3 writes them in its compressed stream
 STREAM = base64.b64decode(
     "lUNTREFULgEAAHsibGVuZ3RoIjogMywgImR0eXBlIjogW1sidWlkIiwgIjx1OCJdLCBbImJsb2IvcGF0aCIsICJ8TyJdLCBbImJsb2IvaWR4IiwgIjx1NCJdLCBbImJs"
@@ -30,8 +32,9 @@ STREAM = base64.b64decode(
     "AABTMS9hLm1yYwA+SjIvYi5tcmMAaW1wb3J0ZWQA")
 
 
-def some_fields(n: int = 4, **changed: Any) -> dict[str, np.ndarray]:
-    """Fields of n particles of images.mrcs, with poses whose pixel is twice the image's."""
+def some_fields(**changed: Any) -> dict[str, np.ndarray]:
+    """Fields of four particles of images.mrcs, with poses whose pixel is twice the image's."""
+    n = 4
     random = np.random.default_rng(8)
     fields = {"uid": np.arange(n, dtype="u8") + 100, "blob/path": np.full(n, b">images.mrcs"), "blob/idx": np.arange(n, dtype="u4"),
               "blob/shape": np.full((n, 2), BOX, "u4"), "blob/psize_A": np.full(n, 1.5, "f4"), "blob/sign": np.full(n, -1, "f4"),
@@ -109,9 +112,9 @@ def test_a_truncated_stream_is_refused(tmp_path: Path, length: int) -> None:
 
 
 def test_lengths_that_lie_ask_for_no_memory(tmp_path: Path) -> None:
-    (tmp_path / "s.cs").write_bytes(STREAM.replace(b'"length": 3', b'"length": 9' + b"9" * 12)[:6] + (0x12E + 12).to_bytes(4, "little")
-                                    + STREAM.replace(b'"length": 3', b'"length": 9' + b"9" * 12)[10:])
-    with pytest.raises(InputError, match="damaged"):
+    lying = STREAM.replace(b'"length": 3', b'"length": 9' + b"9" * 12)
+    (tmp_path / "s.cs").write_bytes(lying[:6] + (0x12E + 12).to_bytes(4, "little") + lying[10:])
+    with pytest.raises(InputError, match="instead of 79999999999992"):
         read_fields(tmp_path / "s.cs")
     write_fields(tmp_path / "n.cs", {"uid": np.arange(3, dtype="u8"), "x/y": np.zeros(3, "f4")})
     content = (tmp_path / "n.cs").read_bytes().replace(b"(3,)", b"(10000000000000,)").replace(b" " * 13 + b"\n", b"\n")
@@ -135,7 +138,15 @@ def test_values_arrive_in_our_units_and_signs(folder: Path) -> None:
     np.testing.assert_allclose(Rotation.from_quat(p.rotation).as_matrix(),
                                Rotation.from_rotvec(fields["alignments3D/pose"].astype(float)).as_matrix(), atol=1e-12)
     assert p.half.tolist() == [0, 1, 0, 1] and p.class_number.tolist() == [3] * 4 and p.grey_gain.tolist() == [-1] * 4
-    assert p.optics_groups[0].name == "exp_group_7" and p.optics_groups[0].voltage_V == 3e5 and p.stacks[0].path == str(folder / "images.mrcs")
+    assert p.optics_groups[0].name == "exp_group_7" and p.optics_groups[0].voltage_V == 3e5
+    assert p.stacks[0].path == str(folder / "images.mrcs")
+
+
+def test_coordinates_are_fractions_of_the_micrograph_counted_from_its_bottom(folder: Path) -> None:
+    shape = np.tile(np.array([100, 400], "u4"), (4, 1))  # rows, columns
+    p = write_and_read(folder, some_fields(**{"location/micrograph_shape": shape, "location/center_x_frac": np.full(4, 0.25, "f4"),
+                                              "location/center_y_frac": np.full(4, 0.25, "f4")}))
+    np.testing.assert_allclose(p.coordinate_px, [[100, 75]] * 4)
 
 
 def test_the_pixel_size_travels_with_the_shift_into_star_and_back(folder: Path) -> None:

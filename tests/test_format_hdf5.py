@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+
 from protomer.errors import InputError, StorageError
 from protomer.formats import hdf5
 from protomer.formats.mrc import write_volume
@@ -25,7 +27,8 @@ def some_particles(n: int = 7) -> Particles:
             columns[name][...] = random.normal(size=(n, *shape))
     columns["image_uid"][:] = random.integers(2**64 - 1, size=n, dtype=np.uint64)
     columns["micrograph"][:] = [f"mic_{i}_\N{GREEK SMALL LETTER MU}.mrc" for i in range(n)]
-    optics = (OpticsGroup("one", 3e5, 2.7e7, 0.1, 1.31, 64, (1e-3, 2e-3), (0.5, 0.25), (), (1.01, 0.0, 0.0, 0.99), {"rlnB": "2", "rlnA": "1"}),
+    optics = (OpticsGroup("one", 3e5, 2.7e7, 0.1, 1.31, 64, (1e-3, 2e-3), (0.5, 0.25), (), (1.01, 0.0, 0.0, 0.99),
+                          {"rlnB": "2", "rlnA": "1"}),
               OpticsGroup("two", 2e5, 2.0e7, 0.07, 1.4, 64))
     extra = {"alignments3D/error": random.normal(size=n).astype(np.float32), "rlnGroupName": np.array([b"g%d" % i for i in range(n)]),
              "..": np.array(["\N{GREEK SMALL LETTER MU}"] * n, object), "ctf/tilt_A": random.normal(size=(n, 2)).astype(np.float32)}
@@ -129,7 +132,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
 
 def some_fsc(box: int) -> FscSet:
     shells = box // 2 + 1
-    values = {f.name: np.linspace(1.0, 0.0, shells) for f in fields(FscSet)}
+    values: dict[str, Any] = {f.name: np.linspace(1.0, 0.0, shells) for f in fields(FscSet)}
     values.update(shell=np.arange(shells), mask_name="dynamic", randomised_from_shell=3, box=box, voxel_size_A=1.5)
     return FscSet(**values)
 

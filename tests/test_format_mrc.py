@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import mrcfile
 import numpy as np
 import pytest
+
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader, read_header, read_volume, write_stack, write_volume
 from protomer.volumes import Volume
@@ -18,7 +20,7 @@ MODES = [(0, "i1"), (1, "i2"), (2, "f4"), (6, "u2"), (12, "f2")]
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("mode", "kind"), MODES)
-def test_every_mode_in_either_byte_order_reads_as_its_values(tmp_path: Path, mode: int, kind: str, order: str) -> None:
+def test_every_mode_in_either_byte_order_reads_as_its_values(tmp_path: Path, mode: int, kind: str, order: Literal["<", ">"]) -> None:
     values = np.arange(5 * 6 * 6).reshape(5, 6, 6) % 100
     path = raw_mrc(tmp_path / "stack.mrcs", values.astype(kind), mode, order=order)
     with warnings.catch_warnings():

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+
 from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.mrc import write_stack
 from protomer.formats.star import read_star_particles, write_star_particles
 from protomer.formats.star_text import Columns, read_blocks
 from protomer.particles import Particles, Stack
-from scipy.spatial.transform import Rotation
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, star_text, write_data_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:protomer", "ignore:.*(MAP identifier|machine stamp|rlnCtfBfactor|is taken).*")
@@ -90,7 +91,8 @@ def test_origins_in_pixels_and_a_pixel_size_from_the_magnification_are_read_in_o
 
 
 def test_a_given_pixel_size_scales_origins_and_is_what_comes_out(tmp_path: Path) -> None:
-    rows = [{**row, "rlnAngleRot": 1, "rlnAngleTilt": 2, "rlnAnglePsi": 3, "rlnOriginXAngst": 4.0, "rlnOriginYAngst": 0} for row in plain_rows(2)]
+    pose = {"rlnAngleRot": 1, "rlnAngleTilt": 2, "rlnAnglePsi": 3, "rlnOriginXAngst": 4.0, "rlnOriginYAngst": 0}
+    rows = [{**row, **pose} for row in plain_rows(2)]
     p = read_star_particles(write_data_set(tmp_path, rows, noise_images(2)), pixel_size_A=3 * PIXEL_A)
     assert p.optics_groups[0].pixel_size_A == 3 * PIXEL_A and p.shift_A[0, 0] == 12.0
     write_star_particles(tmp_path / "out.star", p)
@@ -99,7 +101,8 @@ def test_a_given_pixel_size_scales_origins_and_is_what_comes_out(tmp_path: Path)
 
 
 def test_only_what_changed_is_written_anew(tmp_path: Path) -> None:
-    rows = [{**row, "rlnAngleRot": f"{10 * i}.5000", "rlnAngleTilt": "20.25000", "rlnAnglePsi": "-170.0"} for i, row in enumerate(plain_rows(3))]
+    rows = [{**row, "rlnAngleRot": f"{10 * i}.5000", "rlnAngleTilt": "20.25000", "rlnAnglePsi": "-170.0"}
+            for i, row in enumerate(plain_rows(3))]
     source = write_data_set(tmp_path, rows, noise_images(3))
     p = read_star_particles(source)
     rotation = p.rotation.copy()
@@ -195,7 +198,8 @@ def test_image_sizes_that_differ_within_an_optics_group_are_refused(tmp_path: Pa
 
 
 def test_subtomograms_and_premultiplied_images_are_refused(tmp_path: Path) -> None:
-    optics = [{"rlnOpticsGroup": 1, "rlnVoltage": 300, "rlnSphericalAberration": 2.7, "rlnImagePixelSize": 2, "rlnCtfDataAreCtfPremultiplied": 1}]
+    optics = [{"rlnOpticsGroup": 1, "rlnVoltage": 300, "rlnSphericalAberration": 2.7, "rlnImagePixelSize": 2,
+               "rlnCtfDataAreCtfPremultiplied": 1}]
     with pytest.raises(InputError, match="premultiplied"):
         read_star_particles(write_data_set(tmp_path, plain_rows(2), noise_images(2), optics))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from protomer.declarations.import_particles import JOB
 from protomer.errors import InputError
 from protomer.formats import hdf5
@@ -19,7 +20,7 @@ from protomer.job_run import RunOptions, plan_job, run_job
 from protomer.particles import Particles
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, write_data_set
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*(NaN values|infinite values|invalid value).*:RuntimeWarning")
 ANGLES = {"rlnAngleRot": 10, "rlnAngleTilt": 20, "rlnAnglePsi": 30}
 
 

@@ -21,20 +21,20 @@ ZERO = np.float32(0.0)
 NEXT = np.uint64(1)
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def mate_sign(x):
     """-1 where the Friedel mate is to be taken, else 1."""
     return -ONE if x < ZERO else ONE
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def interpolate(volume, k, j, i, dx, dy, dz):
     """V in the cell with lower corner (k, j, i), unsigned, at the fractions dx, dy, dz: (re, im)."""
     re, im, _, _, _, _, _, _ = interpolate_with_gradient(volume, k, j, i, dx, dy, dz)
     return re, im
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def _interpolate_part(volume, k, j, i, part, dx, dy, dz):
     """Value and gradient (x, y, z) of one part (0 re, 1 im) inside one cell."""
     v000 = volume[k, j, i, part]
@@ -54,7 +54,7 @@ def _interpolate_part(volume, k, j, i, part, dx, dy, dz):
     return lower + dz * (upper - lower), lower_x + dz * (upper_x - lower_x), lower_y + dz * (upper_y - lower_y), upper - lower
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def interpolate_with_gradient(volume, k, j, i, dx, dy, dz):
     """V and its gradient in one cell: (re, im, dre/dx, dim/dx, dre/dy, dim/dy, dre/dz, dim/dz)."""
     re, re_x, re_y, re_z = _interpolate_part(volume, k, j, i, 0, dx, dy, dz)
@@ -64,7 +64,7 @@ def interpolate_with_gradient(volume, k, j, i, dx, dy, dz):
 
 def _row_loader(context, builder, signature, args):
     """What both intrinsics share: a function that loads (re, im, re', im') of row (z, y) of a cell, and splats for dx, dy, dz."""
-    flat, base, row, plane, dx, dy, dz = args
+    flat, base, row, plane = args[:4]
     pointer = cgutils.create_struct_proxy(signature.args[0])(context, builder, flat).data
     vector = ir.VectorType(ir.FloatType(), 4)
 
@@ -84,7 +84,7 @@ def _row_loader(context, builder, signature, args):
         return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4))
 
     def lerp(a, b, t):
-        return builder.fadd(a, builder.fmul(t, builder.fsub(b, a, flags=("fast",)), flags=("fast",)), flags=("fast",))
+        return builder.fadd(a, builder.fmul(t, builder.fsub(b, a)))
 
     return load, splat, lerp
 
@@ -92,27 +92,32 @@ def _row_loader(context, builder, signature, args):
 def _across_x(builder, vector, dx):
     """(re, im, re', im') -> the value at dx and the difference along x: (re, im), (dre, dim)."""
     re, im, re1, im1 = (builder.extract_element(vector, ir.Constant(ir.IntType(32), n)) for n in range(4))
-    fast = ("fast",)
-    d_re, d_im = builder.fsub(re1, re, flags=fast), builder.fsub(im1, im, flags=fast)
-    return ((builder.fadd(re, builder.fmul(dx, d_re, flags=fast), flags=fast), builder.fadd(im, builder.fmul(dx, d_im, flags=fast), flags=fast)),
-            (d_re, d_im))
+    d_re, d_im = builder.fsub(re1, re), builder.fsub(im1, im)
+    return (
+        (
+            builder.fadd(re, builder.fmul(dx, d_re)),
+            builder.fadd(im, builder.fmul(dx, d_im)),
+        ),
+        (d_re, d_im),
+    )
 
 
 @intrinsic
 def load_cell(typingctx, flat, base, row, plane, dx, dy, dz):
     """As interpolate_with_gradient, from the flat volume: base, row, plane are offsets in floats (uint64)."""
-    signature = types.UniTuple(types.float32, 8)(flat, types.uint64, types.uint64, types.uint64, types.float32, types.float32, types.float32)
+    signature = types.UniTuple(types.float32, 8)(
+        flat, types.uint64, types.uint64, types.uint64, types.float32, types.float32, types.float32
+    )
 
     def generate(context, builder, signature, args):
         load, splat, lerp = _row_loader(context, builder, signature, args)
         dx, dy, dz = args[4], splat(args[5]), splat(args[6])
         v00, v01, v10, v11 = load(False, False), load(False, True), load(True, False), load(True, True)
         lower, upper = lerp(v00, v01, dy), lerp(v10, v11, dy)
-        fast = ("fast",)
-        along_y = lerp(builder.fsub(v01, v00, flags=fast), builder.fsub(v11, v10, flags=fast), dz)
+        along_y = lerp(builder.fsub(v01, v00), builder.fsub(v11, v10), dz)
         value, slope_x = _across_x(builder, lerp(lower, upper, dz), dx)
         slope_y, _ = _across_x(builder, along_y, dx)
-        slope_z, _ = _across_x(builder, builder.fsub(upper, lower, flags=fast), dx)
+        slope_z, _ = _across_x(builder, builder.fsub(upper, lower), dx)
         return context.make_tuple(builder, signature.return_type, [*value, *slope_x, *slope_y, *slope_z])
 
     return signature, generate
@@ -121,7 +126,9 @@ def load_cell(typingctx, flat, base, row, plane, dx, dy, dz):
 @intrinsic
 def load_cell_value(typingctx, flat, base, row, plane, dx, dy, dz):
     """As interpolate, from the flat volume: base, row, plane are offsets in floats (uint64)."""
-    signature = types.UniTuple(types.float32, 2)(flat, types.uint64, types.uint64, types.uint64, types.float32, types.float32, types.float32)
+    signature = types.UniTuple(types.float32, 2)(
+        flat, types.uint64, types.uint64, types.uint64, types.float32, types.float32, types.float32
+    )
 
     def generate(context, builder, signature, args):
         load, splat, lerp = _row_loader(context, builder, signature, args)

@@ -43,7 +43,9 @@ def _best_shift(cross, power, number_of_shifts, first, scores, shifts):
             scores[n, first + g] -= power[n, g]
 
 
-def grid_scores(data: np.ndarray, amplitude: np.ndarray, slices: np.ndarray, ramps: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+def grid_scores(
+    data: np.ndarray, amplitude: np.ndarray, slices: np.ndarray, ramps: np.ndarray, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Eq. (1), maximised over shifts, for n images and G rotations.
 
     data (n, 2, K) and amplitude (n, K) float32, whitened; slices (G, 2, K) float32; ramps (S, K) complex64. Returns scores (n, G)
@@ -59,9 +61,9 @@ def grid_scores(data: np.ndarray, amplitude: np.ndarray, slices: np.ndarray, ram
     scores, shifts = np.empty((number, rotations), np.float32), np.empty((number, rotations), np.int16)
 
     def tile(first: int) -> None:
-        part = slices[first:first + TILE]
+        part = slices[first : first + TILE]
         power = half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T
-        _best_shift(left @ right[first:first + TILE].T, power, shift_number, first, scores, shifts)
+        _best_shift(left @ right[first : first + TILE].T, power, shift_number, first, scores, shifts)
 
     with threadpool_limits(limits=1, user_api="blas"):
         if threads == 1:
@@ -76,6 +78,9 @@ def grid_scores(data: np.ndarray, amplitude: np.ndarray, slices: np.ndarray, ram
 def best_rotations(scores: np.ndarray, keep: int) -> np.ndarray:
     """Columns of the `keep` highest scores of each row, best first; ties go to the lower column: (n, keep)."""
     keep = min(keep, scores.shape[1])
-    kept = np.sort(np.argpartition(-scores, keep - 1, axis=1)[:, :keep], axis=1)
+    lowest = -np.partition(-scores, keep - 1, axis=1)[:, keep - 1 : keep]
+    above, tied = scores > lowest, scores == lowest
+    room = keep - np.count_nonzero(above, axis=1, keepdims=True)
+    kept = np.nonzero(above | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= room)))[1].reshape(-1, keep)
     order = np.argsort(-np.take_along_axis(scores, kept, axis=1), axis=1, kind="stable")
     return np.take_along_axis(kept, order, axis=1)

@@ -41,7 +41,7 @@ def fixed_point_scale(largest_term: float, number_of_slices: int) -> float:
     return float(2.0 ** np.floor(HEADROOM_BITS - np.log2(bound)))
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def _add_row(flat, base, ex, dx, t, re, im, w):
     """Adds t (re, im, w) to the voxels x and x + 1 of one row, with weights ex and dx."""
     lower, upper = t * ex, t * dx
@@ -53,7 +53,7 @@ def _add_row(flat, base, ex, dx, t, re, im, w):
     flat[base + np.uint64(5)] += np.int64(upper * w)
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(cache=True)
 def _prepare_block(strides, rotation, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
     """Where up to BLOCK coefficients go and what they add: bases (2, BLOCK) z and offset, terms (6, BLOCK)."""
     centre, plane, row = strides
@@ -79,7 +79,7 @@ def _prepare_block(strides, rotation, shift_per_box, scale, data, amplitude, kx,
         bases[1, q] = (k * plane + j * row + i) * 3
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(cache=True)
 def _scatter_block(flat, plane, row, terms, bases, count, first, last):
     """Adds prepared terms to the planes first <= z < last."""
     for q in range(count):
@@ -131,7 +131,7 @@ def insert_slices(image, rotations, shifts_px, weights, data, amplitude, kx, ky,
 
     edges = np.empty(slabs + 1, np.int64)
     for s in range(slabs + 1):
-        edges[s] = int(round(planes * s / slabs))
+        edges[s] = planes * s // slabs
     for s in numba.prange(slabs):
         terms, bases = np.empty((6, BLOCK), np.float32), np.empty((2, BLOCK), np.int64)
         for n in range(image.shape[0]):

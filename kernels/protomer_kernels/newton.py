@@ -18,6 +18,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from protomer_kernels.gather import load_cell, mate_sign
+from protomer_kernels.lanes import LANES, lane_dot
 from protomer_kernels.prefetch import prefetch
 from protomer_kernels.rotations import rotate_by, rotation_vector_between
 from protomer_kernels.slices import PADDING
@@ -27,11 +28,13 @@ TWO_PI = np.float32(2.0 * np.pi)
 HALF = np.float32(0.5)
 ZERO = np.float32(0.0)
 BLOCK = 256
+# No fast arithmetic anywhere: what a compiler may reorder has other bits when it is compiled another time. Sums run in LANES fixed
+# lanes instead, which vectorise as they stand.
 AHEAD = 8  # coefficients between asking for memory and using it
 LONGEST_STEP_RAD = 0.15
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def residual_and_jacobian(point, value, gradient, data, amplitude, k_per_box):
     """Eqs (1) to (3) at one coefficient: centred data minus model, the model, and d model for omega x, y, z; all as (re, im) pairs.
 
@@ -41,14 +44,25 @@ def residual_and_jacobian(point, value, gradient, data, amplitude, k_per_box):
     re_x, im_x, re_y, im_y, re_z, im_z = gradient
     m_re = amplitude * value[0]
     m_im = amplitude * value[1]
-    return (data[0] - m_re, data[1] - m_im, m_re, m_im,
-            amplitude * (re_z * y - re_y * z), amplitude * (im_z * y - im_y * z),
-            amplitude * (re_x * z - re_z * x), amplitude * (im_x * z - im_z * x),
-            amplitude * (re_y * x - re_x * y), amplitude * (im_y * x - im_x * y),
-            -k_per_box[0] * m_im, k_per_box[0] * m_re, -k_per_box[1] * m_im, k_per_box[1] * m_re)
+    return (
+        data[0] - m_re,
+        data[1] - m_im,
+        m_re,
+        m_im,
+        amplitude * (re_z * y - re_y * z),
+        amplitude * (im_z * y - im_y * z),
+        amplitude * (re_x * z - re_z * x),
+        amplitude * (im_x * z - im_z * x),
+        amplitude * (re_y * x - re_x * y),
+        amplitude * (im_y * x - im_x * y),
+        -k_per_box[0] * m_im,
+        k_per_box[0] * m_re,
+        -k_per_box[1] * m_im,
+        k_per_box[1] * m_re,
+    )
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(cache=True)
 def _gather_block(volume, rotation, kx, ky, cells, bases):
     """The Friedel mates taken, and value and gradient there, of up to BLOCK coefficients.
 
@@ -79,68 +93,78 @@ def _gather_block(volume, rotation, kx, ky, cells, bases):
             prefetch(flat, later + plane)
             prefetch(flat, later + plane + row)
         (cells[2, q], cells[3, q], cells[4, q], cells[5, q], cells[6, q], cells[7, q], cells[8, q], cells[9, q]) = load_cell(
-            flat, np.uint64(bases[q]), row, plane, cells[11, q], cells[12, q], cells[13, q])
+            flat, np.uint64(bases[q]), row, plane, cells[11, q], cells[12, q], cells[13, q]
+        )
 
 
-@numba.njit(fastmath=True, cache=True)
-def _sum_block(rotation, shift_per_box, box, re, im, amplitude, cells, sums):
-    """Adds the 21 sums of one block to sums (21,) float64: log L, 5 of the gradient, 15 of the lower triangle of the matrix."""
+@numba.njit(cache=True)
+def _sum_block(rotation, shift_per_box, box, re, im, amplitude, cells, rows, sums):
+    """Adds the 21 sums of one block to sums (21,) float64: log L, 5 of the gradient, 15 of the lower triangle of the matrix.
+
+    rows (8, 2 BLOCK) is scratch: residual, d model for the 5 parameters, model, data - model / 2; re in the first half, im in the second.
+    """
     m00, m01, m10, m11, m20, m21 = rotation
     turn = TWO_PI / np.float32(box)
     sx, sy = shift_per_box
-    ll = g0 = g1 = g2 = g3 = g4 = ZERO
-    h00 = h10 = h11 = h20 = h21 = h22 = h30 = h31 = h32 = h33 = h40 = h41 = h42 = h43 = h44 = ZERO
-    for q in range(amplitude.shape[0]):
+    count = amplitude.shape[0]
+    padded = (count + LANES - 1) // LANES * LANES
+    for q in range(count):
+        p = q + padded
         a = cells[0, q]
         b = cells[1, q]
-        im_q = cells[10, q] * im[q]
         sine, cosine = sine_cosine_of_cycles(-(a * sx + b * sy))
+        im_q = cells[10, q] * im[q]
         y_re = re[q] * cosine - im_q * sine
         y_im = im_q * cosine + re[q] * sine
-        (r_re, r_im, m_re, m_im, a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im, e_re, e_im) = residual_and_jacobian(
+        jacobian = residual_and_jacobian(
             (m00 * a + m01 * b, m10 * a + m11 * b, m20 * a + m21 * b), (cells[2, q], cells[3, q]),
-            (cells[4, q], cells[5, q], cells[6, q], cells[7, q], cells[8, q], cells[9, q]), (y_re, y_im), amplitude[q], (turn * a, turn * b))
-        ll += y_re * m_re + y_im * m_im - HALF * (m_re * m_re + m_im * m_im)
-        g0 += a_re * r_re + a_im * r_im
-        g1 += b_re * r_re + b_im * r_im
-        g2 += c_re * r_re + c_im * r_im
-        g3 += d_re * r_re + d_im * r_im
-        g4 += e_re * r_re + e_im * r_im
-        h00 += a_re * a_re + a_im * a_im
-        h10 += b_re * a_re + b_im * a_im
-        h11 += b_re * b_re + b_im * b_im
-        h20 += c_re * a_re + c_im * a_im
-        h21 += c_re * b_re + c_im * b_im
-        h22 += c_re * c_re + c_im * c_im
-        h30 += d_re * a_re + d_im * a_im
-        h31 += d_re * b_re + d_im * b_im
-        h32 += d_re * c_re + d_im * c_im
-        h33 += d_re * d_re + d_im * d_im
-        h40 += e_re * a_re + e_im * a_im
-        h41 += e_re * b_re + e_im * b_im
-        h42 += e_re * c_re + e_im * c_im
-        h43 += e_re * d_re + e_im * d_im
-        h44 += e_re * e_re + e_im * e_im
-    for n, v in enumerate((ll, g0, g1, g2, g3, g4, h00, h10, h11, h20, h21, h22, h30, h31, h32, h33, h40, h41, h42, h43, h44)):
-        sums[n] += v
+            (cells[4, q], cells[5, q], cells[6, q], cells[7, q], cells[8, q], cells[9, q]),
+            (y_re, y_im), amplitude[q], (turn * a, turn * b))
+        rows[0, q], rows[0, p], rows[6, q], rows[6, p], rows[1, q], rows[1, p], rows[2, q] = jacobian[:7]
+        rows[2, p], rows[3, q], rows[3, p], rows[4, q], rows[4, p], rows[5, q], rows[5, p] = jacobian[7:]
+        rows[7, q] = y_re - HALF * rows[6, q]
+        rows[7, p] = y_im - HALF * rows[6, p]
+    for row in range(8):
+        rows[row, count:padded] = ZERO
+        rows[row, padded + count:2 * padded] = ZERO
+    sums[0] += lane_dot(rows[6], rows[7], 2 * padded)
+    at = 6
+    for p in range(1, 6):
+        sums[p] += lane_dot(rows[p], rows[0], 2 * padded)
+        for q in range(1, p + 1):
+            sums[at] += lane_dot(rows[p], rows[q], 2 * padded)
+            at += 1
 
 
-@numba.njit(fastmath=True, cache=True)
-def normal_equations(volume, rotation, shift_px, data, amplitude, kx, ky, box, cells, bases, sums):
+@numba.njit(cache=True)
+def new_scratch():
+    """Work arrays of one thread: cells (14, BLOCK), bases (BLOCK,), rows (8, 2 BLOCK)."""
+    return np.empty((14, BLOCK), np.float32), np.empty(BLOCK, np.int64), np.empty((8, 2 * BLOCK), np.float32)
+
+
+@numba.njit(cache=True)
+def normal_equations(volume, rotation, shift_px, data, amplitude, kx, ky, box, scratch, sums):
     """The 21 sums of eqs (1) to (3) over all coefficients given: sums (21,) float64.
 
     volume (n, n, r + 1, 2) float32; rotation (3, 3) float64; shift_px (2,); data (2, K) float32; amplitude, kx, ky (K,) float32;
-    cells (14, BLOCK) float32 and bases (BLOCK,) int64: scratch.
+    scratch from new_scratch.
     """
     p = np.float32(PADDING)
-    scaled = (np.float32(rotation[0, 0]) * p, np.float32(rotation[0, 1]) * p, np.float32(rotation[1, 0]) * p,
-              np.float32(rotation[1, 1]) * p, np.float32(rotation[2, 0]) * p, np.float32(rotation[2, 1]) * p)
+    scaled = (
+        np.float32(rotation[0, 0]) * p,
+        np.float32(rotation[0, 1]) * p,
+        np.float32(rotation[1, 0]) * p,
+        np.float32(rotation[1, 1]) * p,
+        np.float32(rotation[2, 0]) * p,
+        np.float32(rotation[2, 1]) * p,
+    )
     shift_per_box = (np.float32(shift_px[0] / box), np.float32(shift_px[1] / box))
+    cells, bases, rows = scratch
     sums[:] = 0.0
     for start in range(0, kx.shape[0], BLOCK):
         stop = min(start + BLOCK, kx.shape[0])
         _gather_block(volume, scaled, kx[start:stop], ky[start:stop], cells, bases)
-        _sum_block(scaled, shift_per_box, box, data[0, start:stop], data[1, start:stop], amplitude[start:stop], cells, sums)
+        _sum_block(scaled, shift_per_box, box, data[0, start:stop], data[1, start:stop], amplitude[start:stop], cells, rows, sums)
 
 
 @numba.njit(cache=True)
@@ -200,14 +224,13 @@ def _within_extent(rotation, shift_px, prior, extent):
 @numba.njit(cache=True)
 def _climb(volume, rotation, shift_px, data, amplitude, kx, ky, box, steps, prior, extent, sums):
     """Climbs from one start, in place; sums (21,) end as those of the best pose. Stops under `gain` log units of gain."""
-    cells = np.empty((14, BLOCK), np.float32)
-    bases = np.empty(BLOCK, np.int64)
+    scratch = new_scratch()
     trial_sums = np.empty(21)
     trial = np.empty((3, 3))
     step = np.empty(5)
     factor = np.zeros((5, 5))
     bounded = extent[0] < np.pi or extent[1] < 1e6
-    normal_equations(volume, rotation, shift_px, data, amplitude, kx, ky, box, cells, bases, sums)
+    normal_equations(volume, rotation, shift_px, data, amplitude, kx, ky, box, scratch, sums)
     _add_prior(rotation, shift_px, prior, sums)
     damping = 1e-2
     for _ in range(steps):
@@ -218,7 +241,7 @@ def _climb(volume, rotation, shift_px, data, amplitude, kx, ky, box, steps, prio
         trial_shift = shift_px + step[3:]
         accepted = not bounded or _within_extent(trial, trial_shift, prior, extent)
         if accepted:
-            normal_equations(volume, trial, trial_shift, data, amplitude, kx, ky, box, cells, bases, trial_sums)
+            normal_equations(volume, trial, trial_shift, data, amplitude, kx, ky, box, scratch, trial_sums)
             _add_prior(trial, trial_shift, prior, trial_sums)
             accepted = trial_sums[0] > sums[0]
         if accepted:
@@ -240,7 +263,8 @@ def climb_poses(volume, image, rotations, shifts_px, data, amplitude, kx, ky, bo
     """Refines S starts in place, each on its own image; a start stays if nothing better is found within its extent.
 
     volume (n, n, r + 1, 2) float32; image (S,) the row of data and amplitude that each start belongs to; rotations (S, 3, 3) and
-    shifts_px (S, 2) float64; data (n, 2, K), amplitude (n, K), kx, ky (K,) float32; priors (S or 1, 16) as in _add_prior, of zero
+    shifts_px (S, 2) float64; data (n, 2, >= K), amplitude (n, >= K), kx, ky (K,) float32, whole and
+    contiguous rows: Numba compiles a function for each memory layout, and their bits differ; priors (S or 1, 16) as in _add_prior, of zero
     precision where there is none; extent (2,): radians, pixels; sums (S, 21): log L, gradient, lower triangle of H at the end.
     """
     for s in numba.prange(rotations.shape[0]):

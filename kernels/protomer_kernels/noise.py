@@ -8,7 +8,7 @@ import numpy as np
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(parallel=True, cache=True)
 def residual_power(slices, shifts_px, data, amplitude, kx, ky, box, shell, out):
     """Residuals and projection products of n images, by shell.
 

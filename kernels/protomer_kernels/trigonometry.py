@@ -11,13 +11,17 @@ from numba.extending import register_jitable
 HALF = np.float32(0.5)
 FOUR = np.float32(4.0)
 QUARTER = np.float32(0.25)
-S1, S3, S5, S7, S9 = (np.float32(c) for c in (6.283185307179586, -41.341702240399755, 81.60524927607504, -76.70585975306136, 42.058693944897634))
-C2, C4, C6, C8, C10 = (np.float32(c) for c in (-19.739208802178716, 64.93939402266829, -85.45681720669372, 60.24464137187666, -26.42625678337438))
+S1, S3, S5, S7, S9 = (
+    np.float32(c) for c in (6.283185307179586, -41.341702240399755, 81.60524927607504, -76.70585975306136, 42.058693944897634)
+)
+C2, C4, C6, C8, C10 = (
+    np.float32(c) for c in (-19.739208802178716, 64.93939402266829, -85.45681720669372, 60.24464137187666, -26.42625678337438)
+)
 ONE = np.float32(1.0)
 TWO = np.float32(2.0)
 
 
-@register_jitable(fastmath=True)
+@register_jitable
 def sine_cosine_of_cycles(phase):
     """(sin, cos) of 2 pi phase."""
     quarter = np.floor(phase * FOUR + HALF)

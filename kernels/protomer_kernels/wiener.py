@@ -54,10 +54,13 @@ def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, b
     reach = min(centre, padded // 2 - 1)
     rows = np.arange(-reach, reach + 1)
     spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
-    spectrum[np.ix_(rows % padded, rows % padded, np.arange(reach + 1))] = solved[centre - reach:centre + reach + 1,
-                                                                                 centre - reach:centre + reach + 1, :reach + 1]
+    spectrum[np.ix_(rows % padded, rows % padded, np.arange(reach + 1))] = solved[
+        centre - reach : centre + reach + 1, centre - reach : centre + reach + 1, : reach + 1
+    ]
     volume = scipy.fft.fftshift(scipy.fft.irfftn(spectrum, s=(padded,) * 3, workers=workers, overwrite_x=True))
     low = padded // 2 - box // 2
     inside = slice(low, low + box)
     correction = (1.0 / gridding_correction(box)).astype(np.float32)
-    return (volume[inside, inside, inside] * np.float32(box) * correction[:, None, None] * correction[:, None] * correction).astype(np.float32)
+    return (volume[inside, inside, inside] * np.float32(box) * correction[:, None, None] * correction[:, None] * correction).astype(
+        np.float32
+    )

@@ -1,4 +1,4 @@
-"""Poses of a batch of images against one reference: a global grid at low frequency, then Gauss-Newton with the frequency marched outward."""
+"""Poses of a batch of images against one reference: a global grid at low frequency, then Gauss-Newton marching outward in frequency."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     rotation = reference.grid[best]
     shift = reference.shifts_px[np.take_along_axis(shifts, best, axis=1)].astype(np.float64)
     present = np.ones((number, best.shape[1]), bool)
+    sums = np.empty((number, 0, 21))
     for at, stage in enumerate(search.stages):
         if at:
             rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, stage.keep, STARTS_APART_RAD)
@@ -94,7 +95,9 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     return refine_modes(batch, reference, search, rotation, shift, present)
 
 
-def refine_modes(batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray) -> Poses:
+def refine_modes(
+    batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray
+) -> Poses:
     """Climbs from known modes (n, m) to the final radius and weighs what remains distinct."""
     sums = _climb(batch, reference, rotation, shift, search.final_radius, search.final_steps)
     number, modes = present.shape
@@ -110,7 +113,9 @@ def refine_modes(batch: Whitened, reference: Reference, search: Search, rotation
     heaviest = np.argsort(-weight, axis=1, kind="stable")
     picked, weight = np.take_along_axis(picked, heaviest, axis=1), np.take_along_axis(weight, heaviest, axis=1)
     covariance = covariance.reshape(number, modes, 15)
-    return Poses(rotation[rows, picked], shift[rows, picked], weight, log_likelihood[rows[:, 0], picked[:, 0]], covariance[rows[:, 0], picked[:, 0]])
+    return Poses(
+        rotation[rows, picked], shift[rows, picked], weight, log_likelihood[rows[:, 0], picked[:, 0]], covariance[rows[:, 0], picked[:, 0]]
+    )
 
 
 def _climb(batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, radius: int, steps: int) -> np.ndarray:
@@ -118,14 +123,33 @@ def _climb(batch: Whitened, reference: Reference, rotation: np.ndarray, shift: n
     number, starts = shift.shape[:2]
     plane, length = reference.plane, reference.plane.prefix(radius)
     sums = np.empty((number * starts, 21))
-    climb_poses(reference.volume_ft, np.repeat(np.arange(number), starts), rotation.reshape(-1, 3, 3), shift.reshape(-1, 2),
-                batch.data[:, :, :length], batch.amplitude[:, :length], plane.kx[:length], plane.ky[:length], plane.box, steps, NO_PRIOR,
-                NO_EXTENT, sums)
+    climb_poses(
+        reference.volume_ft,
+        np.repeat(np.arange(number), starts),
+        rotation.reshape(-1, 3, 3),
+        shift.reshape(-1, 2),
+        batch.data,
+        batch.amplitude,
+        plane.kx[:length],
+        plane.ky[:length],
+        plane.box,
+        steps,
+        NO_PRIOR,
+        NO_EXTENT,
+        sums,
+    )
     return sums.reshape(number, starts, 21)
 
 
-def _thin(rotation: np.ndarray, shift: np.ndarray, log_likelihood: np.ndarray, present: np.ndarray, operators: np.ndarray, keep: int,
-          apart_rad: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _thin(
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    log_likelihood: np.ndarray,
+    present: np.ndarray,
+    operators: np.ndarray,
+    keep: int,
+    apart_rad: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best `keep` starts that lie apart; where there are fewer, the best one again, marked as not present."""
     order = np.empty((len(rotation), keep), np.int64)
     distinct_modes(rotation, np.where(present, log_likelihood, -np.inf), operators, apart_rad, order)

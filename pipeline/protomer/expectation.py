@@ -42,7 +42,7 @@ def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
     for half in (0, 1):
         for f in range(folds):
             rows = np.flatnonzero((particles.half == half) & (fold == f))
-            batches += [Batch((half, f), rows[start:start + BATCH]) for start in range(0, len(rows), BATCH)]
+            batches += [Batch((half, f), rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
     return batches
 
 
@@ -59,13 +59,23 @@ class PoseTable:
     @classmethod
     def empty(cls, number: int) -> PoseTable:
         """No modes yet."""
-        return cls(np.zeros((number, MODES, 4)), np.zeros((number, MODES, 2)), np.zeros((number, MODES)), np.full(number, -np.inf),
-                   np.zeros((number, 15)))
+        return cls(
+            np.zeros((number, MODES, 4)),
+            np.zeros((number, MODES, 2)),
+            np.zeros((number, MODES)),
+            np.full(number, -np.inf),
+            np.zeros((number, 15)),
+        )
 
     def take(self, rows: np.ndarray) -> Poses:
         """Some rows, with rotations as matrices."""
-        return Poses(matrices_from_quaternions(self.rotation[rows]), self.shift_px[rows].copy(), self.weight[rows], self.log_likelihood[rows],
-                     self.covariance[rows])
+        return Poses(
+            matrices_from_quaternions(self.rotation[rows]),
+            self.shift_px[rows].copy(),
+            self.weight[rows],
+            self.log_likelihood[rows],
+            self.covariance[rows],
+        )
 
     @classmethod
     def of(cls, poses: Poses) -> PoseTable:
@@ -110,18 +120,28 @@ def insertion_scale(largest: np.ndarray, particles: Particles, model: Model) -> 
     return fixed_point_scale(float(terms.max()), len(particles) * len(model.operators))
 
 
-def expect(batches: list[Batch], numbers: range, store: ImageStore, particles: Particles, model: Model, search: Search, pose_table: PoseTable,
-           context: Context) -> Expectation:
+def expect(
+    batches: list[Batch],
+    numbers: range,
+    store: ImageStore,
+    particles: Particles,
+    model: Model,
+    search: Search,
+    pose_table: PoseTable,
+    context: Context,
+) -> Expectation:
     """Align and insert the batches `numbers` of this rank."""
     plane, shells = store.plane, model.noise.shape[1]
     length = plane.prefix(model.insertion_radius)
     weights = model.root_weight(plane, length)
     found, residuals, accumulators = [], [], {}
-    reference, current = None, None
+    reference: Reference | None = None
+    current: Key | None = None
     for number in numbers:
         key, rows = batches[number].key, batches[number].rows
-        if key != current:
-            reference, current = Reference.prepare(model.maps[key], plane, model.insertion_radius, model.operators, search, context.threads), key
+        if reference is None or key != current:
+            current = key
+            reference = Reference.prepare(model.maps[key], plane, model.insertion_radius, model.operators, search, context.threads)
             accumulators[key] = empty_accumulator(model.insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(store.load(number), transfer, weights[particles.optics[rows]])
@@ -130,8 +150,12 @@ def expect(batches: list[Batch], numbers: range, store: ImageStore, particles: P
         residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
         found.append(PoseTable.of(poses))
         context.advance(len(rows))
-    joined = PoseTable(*(np.concatenate([getattr(f, name) for f in found] or [getattr(PoseTable.empty(0), name)])
-                         for name in PoseTable.__dataclass_fields__))
+    joined = PoseTable(
+        *(
+            np.concatenate([getattr(f, name) for f in found] or [getattr(PoseTable.empty(0), name)])
+            for name in PoseTable.__dataclass_fields__
+        )
+    )
     return Expectation(joined, np.array(residuals).reshape(-1, len(model.noise), 3, shells), accumulators, context.scale)
 
 
@@ -158,20 +182,37 @@ def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, 
         if is_global:
             parts.append(search_globally(part, reference, search, threads))
         else:
-            parts.append(refine_modes(part, reference, search, np.ascontiguousarray(known.rotation[chosen]), known.shift_px[chosen],
-                                      known.weight[chosen] > 0))
+            parts.append(
+                refine_modes(
+                    part, reference, search, np.ascontiguousarray(known.rotation[chosen]), known.shift_px[chosen], known.weight[chosen] > 0
+                )
+            )
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
     return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
 
 
-def insert_poses(batch: Whitened, poses: Poses, plane: HalfPlane, operators: np.ndarray, scale: float, threads: int, out: np.ndarray) -> None:
+def insert_poses(
+    batch: Whitened, poses: Poses, plane: HalfPlane, operators: np.ndarray, scale: float, threads: int, out: np.ndarray
+) -> None:
     """Insert every image at its modes by posterior weight, under every operator of the group."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
     for operator in operators:
-        insert_slices(image, np.ascontiguousarray(operator @ poses.rotation[image, mode]), poses.shift_px[image, mode],
-                      poses.weight[image, mode], batch.data, batch.amplitude, plane.kx[:length], plane.ky[:length], plane.box, scale, threads, out)
+        insert_slices(
+            image,
+            np.ascontiguousarray(operator @ poses.rotation[image, mode]),
+            poses.shift_px[image, mode],
+            poses.weight[image, mode],
+            batch.data,
+            batch.amplitude,
+            plane.kx[:length],
+            plane.ky[:length],
+            plane.box,
+            scale,
+            threads,
+            out,
+        )
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np.ndarray, groups: int, shells: int) -> np.ndarray:
@@ -180,8 +221,15 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np
     slices = np.empty_like(batch.data)
     extract_slices(reference.volume_ft, poses.rotation[:, 0].astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
     each = np.empty((len(batch.data), 3, shells))
-    residual_power(slices, np.ascontiguousarray(poses.shift_px[:, 0]), batch.data, batch.amplitude, plane.kx[:length], plane.ky[:length], plane.box,
-                   plane.shell[:length], each)
+    residual_power(
+        slices,
+        np.ascontiguousarray(poses.shift_px[:, 0]),
+        batch.data,
+        batch.amplitude,
+        plane.kx[:length],
+        plane.ky[:length],
+        plane.box,
+        plane.shell[:length],
+        each,
+    )
     return np.stack([each[group == g].sum(axis=0) for g in range(groups)])
-
-

@@ -17,7 +17,9 @@ from protomer.volumes import Halves, MapRecord, Volume
 GUINIER_FROM_A = 10.0
 
 
-def measure_maps(half_maps: Halves[Volume], mask: Volume | None, mask_name: str, symmetry: str, b_factor_A2: float | None, job: JobRun) -> MapRecord:
+def measure_maps(
+    half_maps: Halves[Volume], mask: Volume | None, mask_name: str, symmetry: str, b_factor_A2: float | None, job: JobRun
+) -> MapRecord:
     """FSC in the given mask, or in one made by rule before any FSC is read; filtered and sharpened map. Warns of what is amiss."""
     if mask is None:
         made = mask_by_rule(half_maps)
@@ -29,7 +31,9 @@ def measure_maps(half_maps: Halves[Volume], mask: Volume | None, mask_name: str,
     weight, resolution_A = fsc_weight(fsc), fsc.resolution_A_at("corrected")
     fit = fit_guinier(mean, weight, GUINIER_FROM_A, resolution_A) if np.isfinite(resolution_A) else None
     b_factor_A2 = b_factor_A2 if b_factor_A2 is not None else (fit.b_factor_A2 if fit else 0.0)
-    return MapRecord(half_maps, sharpened_map(mean, weight, 0.0), sharpened_map(mean, weight, b_factor_A2), None, mask, fsc, symmetry, job.provenance)
+    return MapRecord(
+        half_maps, sharpened_map(mean, weight, 0.0), sharpened_map(mean, weight, b_factor_A2), None, mask, fsc, symmetry, job.provenance
+    )
 
 
 def warn_of_resolution(fsc: FscSet, job: JobRun, start_A: float) -> None:
@@ -39,8 +43,11 @@ def warn_of_resolution(fsc: FscSet, job: JobRun, start_A: float) -> None:
     if not np.isfinite(resolution_A):
         job.events.warn("no_resolution", "the half maps do not agree in any shell: no resolution can be given")
     elif np.isfinite(start_A) and width_A / resolution_A <= width_A / start_A + 2.0:
-        job.events.warn("no_better_than_start", f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared "
-                                                "from the start: this is what noise alone gives; do not believe the map")
+        job.events.warn(
+            "no_better_than_start",
+            f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared "
+            "from the start: this is what noise alone gives; do not believe the map",
+        )
     if fsc.is_limited_by_nyquist("corrected"):
         job.events.warn("limited_by_pixel_size", "the corrected FSC never falls below 0.143: the resolution is that of the pixels")
 
@@ -49,8 +56,13 @@ def write_maps(record: MapRecord, job: JobRun) -> None:
     """volume.h5, the .mrc copies and fsc.csv."""
     with job.output.writing("volume.h5") as path:
         write_map_record(path, record)
-    copies = {"map.mrc": record.map, "map_sharpened.mrc": record.sharpened, "half_a.mrc": record.half_maps.a, "half_b.mrc": record.half_maps.b,
-              "mask.mrc": record.fsc_mask}
+    copies = {
+        "map.mrc": record.map,
+        "map_sharpened.mrc": record.sharpened,
+        "half_a.mrc": record.half_maps.a,
+        "half_b.mrc": record.half_maps.b,
+        "mask.mrc": record.fsc_mask,
+    }
     for name, volume in copies.items():
         if volume is not None:
             with job.output.writing(name) as path:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.output import writing_atomically
 from protomer.formats.mrc import StackReader
+from protomer.output import writing_atomically
 from protomer.particles import Particles
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.half_plane import HalfPlane, transform_images
@@ -29,8 +29,11 @@ def common_frame(particles: Particles) -> tuple[int, float]:
     frames = sorted({(group.box, round(group.pixel_size_A, 4)) for group in particles.optics_groups})
     if len(frames) != 1:
         listed = ", ".join(f"{box} px of {pixel} A" for box, pixel in frames)
-        raise InputError(f"the optics groups have different images: {listed}", "one box and pixel size (within 0.0001 A) in a refinement",
-                         "import the groups separately with --bin or a common pixel size, then join them")
+        raise InputError(
+            f"the optics groups have different images: {listed}",
+            "one box and pixel size (within 0.0001 A) in a refinement",
+            "import the groups separately with --bin or a common pixel size, then join them",
+        )
     return particles.optics_groups[0].box, particles.optics_groups[0].pixel_size_A
 
 
@@ -54,11 +57,16 @@ def _open_unchanged(particles: Particles, number: int) -> StackReader:
     """The stack, if it is still the file that was imported."""
     stack = particles.stacks[number]
     if not os.path.exists(stack.path):
-        raise InputError(f"the image stack {stack.path} is gone", "the stack where it was imported", "bring it back, or import again from where it is")
+        raise InputError(
+            f"the image stack {stack.path} is gone", "the stack where it was imported", "bring it back, or import again from where it is"
+        )
     status = os.stat(stack.path)
     if status.st_size != stack.size_bytes:
-        raise InputError(f"{stack.path} has {status.st_size} bytes", f"{stack.size_bytes} bytes, as when it was imported",
-                         "bring the original back, or import the particles again")
+        raise InputError(
+            f"{stack.path} has {status.st_size} bytes",
+            f"{stack.size_bytes} bytes, as when it was imported",
+            "bring the original back, or import the particles again",
+        )
     return StackReader(stack.path)
 
 
@@ -131,11 +139,18 @@ class Whitened:
 def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> np.ndarray:
     """CTF times per-particle scale at the first `length` coefficients: (n, length) float32."""
     group = particles.optics[rows]
-    voltage, aberration, contrast = (np.array([getattr(g, name) for g in particles.optics_groups])[group]
-                                     for name in ("voltage_V", "spherical_aberration_A", "amplitude_contrast"))
+    voltage, aberration, contrast = (
+        np.array([getattr(g, name) for g in particles.optics_groups])[group]
+        for name in ("voltage_V", "spherical_aberration_A", "amplitude_contrast")
+    )
     column = {name: particles.columns[name][rows] for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_rad", "phase_shift_rad")}
-    parameters = CtfParameters(voltage_V=voltage, spherical_aberration_A=aberration, amplitude_contrast=contrast,
-                               bfactor_A2=particles.ctf_bfactor_A2[rows], **column)
+    parameters = CtfParameters(
+        voltage_V=voltage,
+        spherical_aberration_A=aberration,
+        amplitude_contrast=contrast,
+        bfactor_A2=particles.ctf_bfactor_A2[rows],
+        **column,
+    )
     out = np.empty((len(rows), length), np.float32)
     ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out)
     return out * particles.scale[rows].astype(np.float32)[:, None]

@@ -64,14 +64,26 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...], str, str]] = {
     "class_number": ("i4", (), "", "class, from 1; 0 where none was given"),
     "class_posterior": ("f8", (), "", "posterior probability of the class"),
     "copy": ("i4", (), "", "symmetry copy, 0 is the original"),
-    "pose_covariance": ("f4", (15,), "radian, angstrom", "lower triangle of the 5x5 covariance of (rotation about map x, y, z; shift x, y)"),
+    "pose_covariance": (
+        "f4",
+        (15,),
+        "radian, angstrom",
+        "lower triangle of the 5x5 covariance of (rotation about map x, y, z; shift x, y)",
+    ),
     "log_likelihood": ("f8", (), "", "log-likelihood of the best pose"),
     "micrograph": ("O", (), "", "micrograph or tilt series, empty where unknown"),
     "filament": ("i4", (), "", "helical tube on its micrograph, 0 where none"),
     "coordinate_px": ("f8", (2,), "pixel", "x, y of the particle on its micrograph, NaN where unknown"),
 }
-DEFAULTS: dict[str, Any] = {"rotation": (0.0, 0.0, 0.0, 1.0), "scale": 1.0, "grey_gain": 1.0, "class_posterior": 1.0, "micrograph": "",
-                            "coordinate_px": np.nan, "half": -1}
+DEFAULTS: dict[str, Any] = {
+    "rotation": (0.0, 0.0, 0.0, 1.0),
+    "scale": 1.0,
+    "grey_gain": 1.0,
+    "class_posterior": 1.0,
+    "micrograph": "",
+    "coordinate_px": np.nan,
+    "half": -1,
+}
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,10 @@ class Particles:
         for name, (dtype, shape, _, _) in COLUMNS.items():
             column = self.columns.get(name)
             if column is None or column.shape != (n, *shape) or column.dtype != np.dtype(dtype):
-                raise ValueError(f"column {name}: expected {dtype} of shape {(n, *shape)}, found "
-                                 f"{None if column is None else (column.dtype, column.shape)}")
+                raise ValueError(
+                    f"column {name}: expected {dtype} of shape {(n, *shape)}, found "
+                    f"{None if column is None else (column.dtype, column.shape)}"
+                )
         require_copies_in_one_half(self.columns["image_uid"], self.columns["half"])
 
     def __len__(self) -> int:
@@ -136,5 +150,8 @@ def require_copies_in_one_half(image_uid: np.ndarray, half: np.ndarray) -> None:
     np.maximum.at(highest, inverse, half)
     torn = int((lowest != highest).sum())
     if torn:
-        raise InputError(f"{torn} images have copies in both half-sets", "all copies of an image in one half-set",
-                         "import the particles again, or re-split them by image; their FSC would not be gold standard")
+        raise InputError(
+            f"{torn} images have copies in both half-sets",
+            "all copies of an image in one half-set",
+            "import the particles again, or re-split them by image; their FSC would not be gold standard",
+        )

@@ -1,4 +1,4 @@
-"""The one loop: align, insert, solve, measure, until neither resolution nor poses move (Scheres 2012; DESIGN of each verb in its module)."""
+"""The one loop: align, insert, solve, measure, until neither resolution nor poses move (Scheres 2012)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CALIBRATIONS = 3
 
 @dataclass(frozen=True)
 class Masking:
-    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map (eq. (1) of masks.dynamic_mask)."""
+    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map."""
 
     mode: str = "none"
     threshold: float = 0.2
@@ -131,11 +131,14 @@ def iterate(setup: Setup, state: State) -> State:
     context = _context(setup, state)
     search = band.search(setup.shift_extent_px)
     with setup.progress(f"iteration {band.iteration + 1}", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+
         def advance(number: int) -> None:
             line.advance(number)
             setup.check_stop()
 
-        share = expect(setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance))
+        share = expect(
+            setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance)
+        )
     poses = _gather_poses(setup, share.poses)
     if not setup.marginalise:
         poses = replace(poses, weight=(np.arange(poses.weight.shape[1]) == 0) * np.ones_like(poses.weight))
@@ -145,9 +148,17 @@ def iterate(setup: Setup, state: State) -> State:
     resolved = min(first_shell_below(curve), model.insertion_radius)
     turn_deg = _median_turn_deg(state.poses, poses, model.operators)
     after = band.next(resolved, turn_deg)
-    record = {"iteration": band.iteration + 1, "alignment_radius": band.radius, "resolved_shell": resolved, "median_turn_deg": turn_deg,
-              "mean_top_weight": float(poses.weight[:, 0].mean()), "grey_fit": fit, "searched": int(context.search_again.sum()),
-              "fsc": [round(float(c), 5) for c in curve], "noise": noise.round(8).tolist()}
+    record = {
+        "iteration": band.iteration + 1,
+        "alignment_radius": band.radius,
+        "resolved_shell": resolved,
+        "median_turn_deg": turn_deg,
+        "mean_top_weight": float(poses.weight[:, 0].mean()),
+        "grey_fit": fit,
+        "searched": int(context.search_again.sum()),
+        "fsc": [round(float(c), 5) for c in curve],
+        "noise": noise.round(8).tolist(),
+    }
     return State(after, Model(maps, noise, model.operators, after.insertion_radius), poses, [*state.history, record])
 
 
@@ -202,7 +213,9 @@ def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: B
     for half, fold in own:
         rest = half_totals(totals)[half] - totals[half, fold] if len(setup.keys) > 2 else None
         sums = halves[half] if rest is None else Sums.of(rest, scale)
-        maps.append(regularised(joined_below(sums, halves[1 - half], min(setup.join_shell, band.insertion_radius)), ssnr, box, setup.threads) * mask)
+        maps.append(
+            regularised(joined_below(sums, halves[1 - half], min(setup.join_shell, band.insertion_radius)), ssnr, box, setup.threads) * mask
+        )
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
@@ -227,7 +240,9 @@ def calibrate(setup: Setup, state: State) -> Model:
     own = [half for half in (0, 1) if half % setup.team.size == setup.team.rank]
     scales = [_fit_scale(setup, state, half, search) for half in own]
     gathered = setup.team.gather_rows(np.array(scales, np.float64))
-    return replace(state.model, maps={(half, fold): volume * np.float32(gathered[half]) for (half, fold), volume in state.model.maps.items()})
+    return replace(
+        state.model, maps={(half, fold): volume * np.float32(gathered[half]) for (half, fold), volume in state.model.maps.items()}
+    )
 
 
 def _fit_scale(setup: Setup, state: State, half: int, search: Search) -> float:
@@ -248,7 +263,7 @@ def _fit_scale(setup: Setup, state: State, half: int, search: Search) -> float:
         reference = Reference.prepare(volume * np.float32(scale), plane, search.final_radius, state.model.operators, search, setup.threads)
         poses = search_globally(batch, reference, search, setup.threads)
         sums = residual_sums(batch, poses, reference, setup.particles.optics[rows], len(state.model.noise), state.model.noise.shape[1])
-        part = sums[:, :, 1:search.grid_radius].sum(axis=(0, 2))
+        part = sums[:, :, 1 : search.grid_radius].sum(axis=(0, 2))
         scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))
     return scale
 

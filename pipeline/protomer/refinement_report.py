@@ -20,28 +20,52 @@ def write_report(record: MapRecord, particles: Particles, history: list[dict[str
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None
     width_A = fsc.box * fsc.voxel_size_A
-    facts = {"particles": len(particles), "symmetry": record.symmetry, "box": f"{fsc.box} voxels of {fsc.voxel_size_A:.4g} Å", "FSC mask": fsc.mask_name,
-             "initial low-pass": f"{settings.initial_low_pass:g} Å", "halves joined below": f"{settings.join_halves_below:g} Å"}
+    facts = {
+        "particles": len(particles),
+        "symmetry": record.symmetry,
+        "box": f"{fsc.box} voxels of {fsc.voxel_size_A:.4g} Å",
+        "FSC mask": fsc.mask_name,
+        "initial low-pass": f"{settings.initial_low_pass:g} Å",
+        "halves joined below": f"{settings.join_halves_below:g} Å",
+    }
     report = Report("Refinement", job.events.warnings, facts)
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.headline("unmasked", fsc.describe("unmasked").split(" (")[0], "FSC at 0.143")
     report.headline("iterations", str(len(history)), "until resolution and poses settled")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
-    report.figure(resolution_figure({"half maps in a sphere": [width_A / max(h["resolved_shell"], 1) for h in history]}),
-                  "Resolution of the half maps in each iteration (FSC 0.143 in a sphere).")
+    report.figure(
+        resolution_figure({"half maps in a sphere": [width_A / max(h["resolved_shell"], 1) for h in history]}),
+        "Resolution of the half maps in each iteration (FSC 0.143 in a sphere).",
+    )
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
     report.section("Poses")
     report.figure(orientation_figure(particles.rotation), "Viewing directions.")
-    report.table(("iteration", "resolution (Å)", "aligned to (Å)", "median turn (deg)", "mean weight of the best mode", "searched globally"),
-                 [(h["iteration"], round(width_A / max(h["resolved_shell"], 1), 2), round(width_A / h["alignment_radius"], 2), round(h["median_turn_deg"], 3),
-                   round(h["mean_top_weight"], 3), h["searched"]) for h in history], "Iterations.")
+    report.table(
+        ("iteration", "resolution (Å)", "aligned to (Å)", "median turn (deg)", "mean weight of the best mode", "searched globally"),
+        [
+            (
+                h["iteration"],
+                round(width_A / max(h["resolved_shell"], 1), 2),
+                round(width_A / h["alignment_radius"], 2),
+                round(h["median_turn_deg"], 3),
+                round(h["mean_top_weight"], 3),
+                h["searched"],
+            )
+            for h in history
+        ],
+        "Iterations.",
+    )
     spread = np.rad2deg(np.sqrt(np.maximum(particles.pose_covariance[:, [0, 2, 5]].sum(axis=1), 0)))
-    report.figure(histogram_figure(spread, "posterior width of the rotation (degrees)"), "Width of each particle's posterior, from its curvature.")
+    report.figure(
+        histogram_figure(spread, "posterior width of the rotation (degrees)"), "Width of each particle's posterior, from its curvature."
+    )
     report.section("Noise")
-    report.figure(noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
-                  "Noise spectrum of each optics group.")
+    report.figure(
+        noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
+        "Noise spectrum of each optics group.",
+    )
     with job.output.writing("report.html") as path:
         path.write_text(report.html(), encoding="utf-8")

@@ -1,7 +1,7 @@
 """How a refinement proceeds: which frequencies are used, how poses are searched, and when it is done.
 
-The grid's radius and density grow with the map: a fixed coarse grid loses particles that a finer one finds once the map can tell poses apart.
-All radii are in cycles per box, so that the same schedule serves any box and pixel size.
+The grid's radius and density grow with the map: a fixed coarse grid loses particles that a finer one finds once the map can
+tell poses apart. All radii are in cycles per box, so that the same schedule serves any box and pixel size.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ class Band:
         stalled = 0 if resolved > self.best_resolved else self.stalled + 1
         settled = not self.is_global and stalled >= 2 and median_turn_deg < SETTLED_ANGLE_DEG
         radius = min(resolved, FIRST_RADIUS, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
-        return replace(self, radius=max(radius, min(8, self.limit)), iteration=self.iteration + 1, resolved=resolved,
-                       best_resolved=max(resolved, self.best_resolved), stalled=stalled,
-                       is_settled=settled or self.iteration + 1 >= MOST_ITERATIONS)
+        return replace(
+            self,
+            radius=max(radius, min(8, self.limit)),
+            iteration=self.iteration + 1,
+            resolved=resolved,
+            best_resolved=max(resolved, self.best_resolved),
+            stalled=stalled,
+            is_settled=settled or self.iteration + 1 >= MOST_ITERATIONS,
+        )

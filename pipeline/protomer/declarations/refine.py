@@ -12,10 +12,15 @@ class RefineSettings(JobSettings):
     """Settings of `refine`."""
 
     initial_low_pass: float = setting(30.0, "the start volume is low-passed to this resolution", unit="A", minimum=2.0)
-    max_alignment_resolution: float | None = setting(None, "finest resolution used for alignment; unset: as far as the FSC allows", unit="A")
+    max_alignment_resolution: float | None = setting(
+        None, "finest resolution used for alignment; unset: as far as the FSC allows", unit="A"
+    )
     join_halves_below: float = setting(20.0, "half-set references share frequencies coarser than this; 0: never", unit="A", minimum=0.0)
-    mask_mode: str = setting("dynamic", "mask on the references: made from the map as it improves, the given one, or only a sphere",
-                             choices=("dynamic", "static", "none"))
+    mask_mode: str = setting(
+        "dynamic",
+        "mask on the references: made from the map as it improves, the given one, or only a sphere",
+        choices=("dynamic", "static", "none"),
+    )
     dynamic_mask_threshold: float = setting(0.2, "threshold of the dynamic mask, as a share of the map's maximum", minimum=0.0, maximum=1.0)
     dynamic_mask_near: float = setting(6.0, "the dynamic mask is 1 up to this distance from the threshold's surface", unit="A", minimum=0.0)
     dynamic_mask_far: float = setting(14.0, "and 0 beyond this distance", unit="A", minimum=0.0)
@@ -24,7 +29,9 @@ class RefineSettings(JobSettings):
     marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
     extra_passes: int = setting(0, "iterations after convergence", minimum=0)
     box: int | None = setting(None, "Fourier-crop the images to this box; unset: as imported", minimum=16, unit="px")
-    shift_search_extent: float | None = setting(None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0)
+    shift_search_extent: float | None = setting(
+        None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0
+    )
     cross_fit_folds: int = setting(4, "an image is compared with a map from the other folds of its half; 1: with the whole half", minimum=1)
     half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
     align_to_symmetry: bool = setting(False, "put the start volume's symmetry axes in place first", later=True)
@@ -38,14 +45,26 @@ class RefineSettings(JobSettings):
 
 
 JOB = Job(
-    name="refine", summary="Poses, gold-standard half maps and FSC of one structure from an initial volume",
+    name="refine",
+    summary="Poses, gold-standard half maps and FSC of one structure from an initial volume",
     teaches="Aligns every particle to the map of its own half-set by an exhaustive search at low frequency and Gauss-Newton refinement at "
-            "high frequency, reconstructs, and repeats until neither resolution nor poses move. The start volume may have any box and voxel "
-            "size. Runs on any number of ranks with the same result, bit for bit: mpiexec -n 4 protomer refine ... . "
-            "Example: protomer refine --particles imported --volume start.mrc --symmetry C1 --output consensus",
-    inputs=(Input("particles", "particles.h5 or a job folder", file="particles.h5", required=True),
-            Input("volume", "initial volume, .mrc or volume.h5 or a job folder", file="volume.h5", alternatives=(".mrc", ".map", ".h5"), required=True),
-            Input("mask", "mask for mask_mode static, .mrc", file="mask.mrc", alternatives=(".map",)),
-            Input("symmetry", "point group, such as C1, C2, D7", file=None, default="C1"),
-            Input("axes", "convention of the group's axes: relion, cryosparc or scipy", file=None, default="relion")),
-    settings=RefineSettings, entry="protomer.jobs.refine", ranks=True)
+    "high frequency, reconstructs, and repeats until neither resolution nor poses move. The start volume may have any box and voxel "
+    "size. Runs on any number of ranks with the same result, bit for bit: mpiexec -n 4 protomer refine ... . "
+    "Example: protomer refine --particles imported --volume start.mrc --symmetry C1 --output consensus",
+    inputs=(
+        Input("particles", "particles.h5 or a job folder", file="particles.h5", required=True),
+        Input(
+            "volume",
+            "initial volume, .mrc or volume.h5 or a job folder",
+            file="volume.h5",
+            alternatives=(".mrc", ".map", ".h5"),
+            required=True,
+        ),
+        Input("mask", "mask for mask_mode static, .mrc", file="mask.mrc", alternatives=(".map",)),
+        Input("symmetry", "point group, such as C1, C2, D7", file=None, default="C1"),
+        Input("axes", "convention of the group's axes: relion, cryosparc or scipy", file=None, default="relion"),
+    ),
+    settings=RefineSettings,
+    entry="protomer.jobs.refine",
+    ranks=True,
+)

@@ -59,18 +59,40 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
     numbers = range(int(share[0]), int(share[-1]) + 1) if len(share) else range(0)
     plane = HalfPlane(box, largest_radius(box))
     store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
-    return Setup(particles, store, batches, numbers, job.team, operators(inputs.symmetry, inputs.axes), pixel_A, 0, 0.0, True, job.seed, job.threads,
-                 job.progress, np.zeros((1, 1)), check_stop=lambda: stop_if_asked(job))
+    return Setup(
+        particles,
+        store,
+        batches,
+        numbers,
+        job.team,
+        operators(inputs.symmetry, inputs.axes),
+        pixel_A,
+        0,
+        0.0,
+        True,
+        job.seed,
+        job.threads,
+        job.progress,
+        np.zeros((1, 1)),
+        check_stop=lambda: stop_if_asked(job),
+    )
 
 
 def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
     """The particles' own poses as a table of one mode each."""
     number = len(particles)
-    return PoseTable(particles.rotation[:, None], particles.shift_A[:, None] / pixel_size_A, np.ones((number, 1)), np.zeros(number),
-                     np.zeros((number, 15)))
+    return PoseTable(
+        particles.rotation[:, None],
+        particles.shift_A[:, None] / pixel_size_A,
+        np.ones((number, 1)),
+        np.zeros(number),
+        np.zeros((number, 15)),
+    )
 
 
-def finish(half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
+def finish(
+    half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, inputs: Inputs, settings: ReconstructSettings, job: JobRun
+) -> dict[str, Any]:
     """Measure and write."""
     mask = None if inputs.mask is None else read_any_volume(inputs.mask)
     name = "" if inputs.mask is None else inputs.mask.name
@@ -78,13 +100,19 @@ def finish(half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, in
     assert record.fsc is not None
     if settings.filter_resolution is not None:
         record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
+    assert record.fsc is not None
     warn_of_resolution(record.fsc, job, np.inf)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     write_report(record, particles, job)
-    return {"particles_in": len(particles), "particles_out": len(particles), "resolution_A": record.fsc.summary(), "mask": record.fsc.mask_name,
-            "symmetry": inputs.symmetry}
+    return {
+        "particles_in": len(particles),
+        "particles_out": len(particles),
+        "resolution_A": record.fsc.summary(),
+        "mask": record.fsc.mask_name,
+        "symmetry": inputs.symmetry,
+    }
 
 
 def butterworth(record: MapRecord, resolution_A: float, order: int) -> Volume:
@@ -98,7 +126,9 @@ def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
     """report.html."""
     fsc = record.fsc
     assert fsc is not None
-    report = Report("Reconstruction", job.events.warnings, {"particles": len(particles), "symmetry": record.symmetry, "FSC mask": fsc.mask_name})
+    report = Report(
+        "Reconstruction", job.events.warnings, {"particles": len(particles), "symmetry": record.symmetry, "FSC mask": fsc.mask_name}
+    )
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
@@ -117,4 +147,6 @@ def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int
     crops = len(particles) * len(plane) * (4 if settings.half_precision else 8) // ranks
     accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
     order = len(operators(inputs.symmetry, inputs.axes))
-    return Plan(crops + 3 * accumulator + 300_000_000, 40 * box**3, 10 + len(particles) * len(plane) * (1e-7 + 3e-8 * order) / (ranks * threads))
+    return Plan(
+        crops + 3 * accumulator + 300_000_000, 40 * box**3, 10 + len(particles) * len(plane) * (1e-7 + 3e-8 * order) / (ranks * threads)
+    )

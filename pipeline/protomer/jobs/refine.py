@@ -15,10 +15,10 @@ from protomer.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
 from protomer.refinement import MASK_FRACTION, Masking, Setup, State, calibrate, iterate, reconstruct_halves, survey_images
 from protomer.refinement_report import write_report
-from protomer.maximisation import solid_sphere
 from protomer.schedule import Band
 from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
@@ -39,7 +39,7 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
         state = iterate(setup, state)
         report_iteration(state, setup, job)
         save(state, job)
-    for _ in range(settings.extra_passes - max(0, state.band.iteration - settled_at(state))):
+    for _ in range(settings.extra_passes):
         state = iterate(setup, state)
         report_iteration(state, setup, job)
     half_maps = reconstruct_halves(setup, state.model.noise, state.poses, setup.operators)
@@ -50,12 +50,18 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
     """The particles, in the wanted box. Raises InputError for expanded particles and half-sets that cannot be used."""
     particles = read_particles(inputs.particles)
     if particles.is_expanded:
-        raise InputError("these particles are symmetry-expanded", "one row for each image",
-                         "refine the parent, or use local refinement on the copies; a global search would let copies fall onto one another")
+        raise InputError(
+            "these particles are symmetry-expanded",
+            "one row for each image",
+            "refine the parent, or use local refinement on the copies; a global search would let copies fall onto one another",
+        )
     sizes = [int(np.sum(particles.half == half)) for half in (0, 1)]
     if min(sizes) == 0:
-        raise InputError(f"the half-sets have {sizes[0]} and {sizes[1]} particles", "particles in both half-sets 0 and 1",
-                         "import the particles again, with redraw_halves where the file's own halves are all equal")
+        raise InputError(
+            f"the half-sets have {sizes[0]} and {sizes[1]} particles",
+            "particles in both half-sets 0 and 1",
+            "import the particles again, with redraw_halves where the file's own halves are all equal",
+        )
     box, _ = common_frame(particles)
     if settings.box is not None and settings.box != box:
         if settings.box > box:
@@ -82,16 +88,40 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     given = None if inputs.mask is None else resampled(read_any_volume(inputs.mask), box, pixel_A)
     if settings.mask_mode == "static" and given is None:
         raise InputError("mask_mode is static and no mask was given", "a mask", "give --mask mask.mrc, or leave mask_mode dynamic")
-    masking = Masking(settings.mask_mode, settings.dynamic_mask_threshold, settings.dynamic_mask_near, settings.dynamic_mask_far,
-                      settings.dynamic_mask_from, given)
-    return Setup(particles, store, batches, numbers, job.team, group, pixel_A, min(join, plane.radius), extent_px, settings.marginalise, job.seed,
-                 job.threads, job.progress, np.zeros((1, 1)), masking, lambda: stop_if_asked(job))
+    masking = Masking(
+        settings.mask_mode,
+        settings.dynamic_mask_threshold,
+        settings.dynamic_mask_near,
+        settings.dynamic_mask_far,
+        settings.dynamic_mask_from,
+        given,
+    )
+    return Setup(
+        particles,
+        store,
+        batches,
+        numbers,
+        job.team,
+        group,
+        pixel_A,
+        min(join, plane.radius),
+        extent_px,
+        settings.marginalise,
+        job.seed,
+        job.threads,
+        job.progress,
+        np.zeros((1, 1)),
+        masking,
+        lambda: stop_if_asked(job),
+    )
 
 
 def stop_if_asked(job: JobRun) -> None:
     """Raise Stopped after a signal: the last iteration's checkpoint is on disk."""
     if job.stop.requested:
-        raise Stopped("stopped by a signal; the last finished iteration is in the checkpoint: the same command with --resume goes on from there")
+        raise Stopped(
+            "stopped by a signal; the last finished iteration is in the checkpoint: the same command with --resume goes on from there"
+        )
 
 
 def resampled(volume: Volume, box: int, pixel_A: float) -> np.ndarray:
@@ -107,8 +137,11 @@ def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobR
     if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
         raise InputError(f"the start volume {inputs.volume} is constant or holds NaN", "a map with density", "give another --volume")
     if volume.box != box or abs(volume.voxel_size_A / setup.pixel_size_A - 1) >= 1e-3:
-        job.events.warn("resampled_start", f"the start volume ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to {box} voxels of "
-                                           f"{setup.pixel_size_A:.4g} Å")
+        job.events.warn(
+            "resampled_start",
+            f"the start volume ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to {box} voxels of "
+            f"{setup.pixel_size_A:.4g} Å",
+        )
     data = resampled(volume, box, setup.pixel_size_A)
     radius = box * setup.pixel_size_A / settings.initial_low_pass
     return low_pass(data, radius, 2.0) * solid_sphere(box, MASK_FRACTION)
@@ -129,9 +162,15 @@ def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
     """One line in the log."""
     last = state.history[-1]
     width_A = setup.store.plane.box * setup.pixel_size_A
-    job.events.event("iteration", number=last["iteration"], resolution_A=round(width_A / max(last["resolved_shell"], 1), 3),
-                     alignment_A=round(width_A / last["alignment_radius"], 3), median_turn_deg=round(last["median_turn_deg"], 4),
-                     mean_top_weight=round(last["mean_top_weight"], 4), searched=last["searched"])
+    job.events.event(
+        "iteration",
+        number=last["iteration"],
+        resolution_A=round(width_A / max(last["resolved_shell"], 1), 3),
+        alignment_A=round(width_A / last["alignment_radius"], 3),
+        median_turn_deg=round(last["median_turn_deg"], 4),
+        mean_top_weight=round(last["mean_top_weight"], 4),
+        searched=last["searched"],
+    )
 
 
 def save(state: State, job: JobRun) -> None:
@@ -139,8 +178,16 @@ def save(state: State, job: JobRun) -> None:
     columns = {name: getattr(state.poses, name) for name in PoseTable.__dataclass_fields__}
     band = {f"band_{name}": getattr(state.band, name) for name in Band.__dataclass_fields__}
     maps = {f"map_{half}_{fold}": volume for (half, fold), volume in state.model.maps.items()}
-    job.checkpoint.save({**columns, **band, **maps, "noise": state.model.noise, "insertion_radius": state.model.insertion_radius,
-                         "history": json.dumps(state.history)})
+    job.checkpoint.save(
+        {
+            **columns,
+            **band,
+            **maps,
+            "noise": state.model.noise,
+            "insertion_radius": state.model.insertion_radius,
+            "history": json.dumps(state.history),
+        }
+    )
 
 
 def resume(setup: Setup, job: JobRun) -> State | None:
@@ -154,12 +201,9 @@ def resume(setup: Setup, job: JobRun) -> State | None:
     return State(band, model, PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__)), json.loads(saved["history"]))
 
 
-def settled_at(state: State) -> int:
-    """The iteration at which the run settled."""
-    return state.band.iteration
-
-
-def finish(setup: Setup, state: State, half_maps: Halves[np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
+def finish(
+    setup: Setup, state: State, half_maps: Halves[np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun
+) -> dict[str, Any]:
     """Measure the maps, write everything (rank 0), and say how it went."""
     particles = posed(setup, state, job)
     if not job.team.is_first:
@@ -172,9 +216,15 @@ def finish(setup: Setup, state: State, half_maps: Halves[np.ndarray], inputs: In
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     write_report(record, particles, state.history, settings, job)
-    seconds = max(sum(1 for _ in state.history), 1)
-    return {"particles_in": len(particles), "particles_out": len(particles), "resolution_A": record.fsc.summary(), "mask": record.fsc.mask_name,
-            "symmetry": inputs.symmetry, "iterations": seconds, "joined_below_A": settings.join_halves_below}
+    return {
+        "particles_in": len(particles),
+        "particles_out": len(particles),
+        "resolution_A": record.fsc.summary(),
+        "mask": record.fsc.mask_name,
+        "symmetry": inputs.symmetry,
+        "iterations": len(state.history),
+        "joined_below_A": settings.join_halves_below,
+    }
 
 
 def posed(setup: Setup, state: State, job: JobRun) -> Particles:
@@ -182,8 +232,12 @@ def posed(setup: Setup, state: State, job: JobRun) -> Particles:
     pixel_A = setup.pixel_size_A
     unit = np.array([1.0, 1.0, 1.0, pixel_A, pixel_A])
     scale = np.array([unit[p] * unit[q] for p in range(5) for q in range(p + 1)])
-    posed = setup.particles.with_columns(rotation=state.poses.rotation[:, 0], shift_A=state.poses.shift_px[:, 0] * pixel_A,
-                                         log_likelihood=state.poses.log_likelihood, pose_covariance=state.poses.covariance * scale)
+    posed = setup.particles.with_columns(
+        rotation=state.poses.rotation[:, 0],
+        shift_A=state.poses.shift_px[:, 0] * pixel_A,
+        log_likelihood=state.poses.log_likelihood,
+        pose_covariance=state.poses.covariance * scale,
+    )
     return replace(posed, has_poses=True, provenance=dict(job.provenance))
 
 
@@ -196,5 +250,9 @@ def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> 
     accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
     keys = 2 * settings.cross_fit_folds if settings.cross_fit_folds > 1 else 2
     memory = crops + (keys + 2) * accumulator + 300_000_000
-    return Plan(memory, 40 * box**3 + 2000 * len(particles), 20 + len(particles) * len(plane) * 4e-5 / (ranks * threads),
-                (f"{crops / 1e9:.2f} GB of it are prepared images; --cache DIR keeps them on disk",))
+    return Plan(
+        memory,
+        40 * box**3 + 2000 * len(particles),
+        20 + len(particles) * len(plane) * 4e-5 / (ranks * threads),
+        (f"{crops / 1e9:.2f} GB of it are prepared images; --cache DIR keeps them on disk",),
+    )

@@ -1,0 +1,78 @@
+"""Small refinements for tests: simulated files, and runs of the command line in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from protomer.particles import empty_columns  # noqa: F401  (fails early where the package is not importable)
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run: this checkout, one thread."""
+    paths = [str(PROJECT / "pipeline"), str(PROJECT / "kernels"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+
+
+def protomer(*words: object, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `protomer WORDS` on some ranks of one thread each."""
+    launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks)] if ranks > 1 else []
+    command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=check, timeout=280)
+
+
+def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, **settings: object) -> Path:
+    """Simulated images of RNA polymerase II in folder/simulated, imported into folder/imported."""
+    words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    protomer(
+        "simulate",
+        "--output",
+        folder / "simulated",
+        "--set",
+        f"number={number}",
+        "--set",
+        "box=48",
+        "--set",
+        "pixel_size=4.7A",
+        "--set",
+        f"snr={snr}",
+        *words,
+    )
+    protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
+    return folder
+
+
+def refine_words(folder: Path, output: Path) -> list[object]:
+    """The command line of a refinement of simulate_and_import's files."""
+    return [
+        "refine",
+        "--particles",
+        folder / "imported",
+        "--volume",
+        folder / "simulated/start.mrc",
+        "--output",
+        output,
+        "--set",
+        "initial_low_pass=40A",
+    ]
+
+
+def values(path: Path) -> dict[str, bytes]:
+    """Every dataset of an HDF5 file, as bytes (strings as text)."""
+    found: dict[str, bytes] = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            data = item[()]
+            found[name] = np.asarray(data).tobytes() if not np.asarray(data).dtype.hasobject else repr(np.asarray(data).tolist()).encode()
+
+    with h5py.File(path) as file:
+        file.visititems(keep)
+    return found

@@ -1,0 +1,151 @@
+"""The refinement: truth, bits on any number of ranks, kill and resume, noise alone, bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protomer.formats.hdf5 import read_map_record, read_particles
+from protomer.formats.mrc import read_volume
+from protomer.simulation_files import read_truth
+from protomer.truth import pose_errors, truth_fsc
+from refinement_runs import environment, protomer, refine_words, simulate_and_import, values
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate_and_import(tmp_path_factory.mktemp("refine"))
+
+
+@pytest.fixture(scope="module")
+def refined(data: Path) -> Path:
+    protomer(*refine_words(data, data / "one"))
+    return data / "one"
+
+
+def test_poses_and_map_come_near_the_truth_and_the_reported_resolution_is_no_better_than_it(data: Path, refined: Path) -> None:
+    particles, truth = read_particles(refined / "particles.h5"), read_truth(data / "simulated/truth.h5")
+    errors = pose_errors(particles.rotation, particles.shift_A, truth.rotation, truth.shift_A)
+    assert np.median(errors.angle_deg) < 3.0 and np.median(errors.shift_A) < 1.5 and errors.lost() < 0.05
+    record = read_map_record(refined / "volume.h5")
+    assert record.fsc is not None and record.fsc_mask is not None
+    true_map = read_volume(data / "simulated/map.mrc")
+    mean = type(true_map)((record.half_maps.a.data + record.half_maps.b.data) / np.float32(2), record.map.voxel_size_A)
+    curve = truth_fsc(mean, true_map, errors.motion, record.fsc_mask)
+    true_shell = int(np.argmax(curve < 0.5)) or len(curve)
+    assert record.fsc.shell_at("corrected", 0.143) <= true_shell + 1
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_any_number_of_ranks_gives_the_same_bits(data: Path, refined: Path, ranks: int) -> None:
+    output = data / f"ranks{ranks}"
+    protomer(*refine_words(data, output), ranks=ranks)
+    one, many = values(refined / "particles.h5"), values(output / "particles.h5")
+    assert one.keys() == many.keys() and all(one[name] == many[name] for name in one)
+    for name in ("map.mrc", "half_a.mrc", "half_b.mrc"):
+        assert np.array_equal(read_volume(refined / name).data, read_volume(output / name).data)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
+    data: Path, refined: Path, signal_number: signal.Signals
+) -> None:
+    output = data / f"stopped{int(signal_number)}"
+    words = [str(word) for word in refine_words(data, output)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "protomer", *words, "--threads", "1"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline and not (output / "checkpoint.h5").exists():
+        time.sleep(0.02)
+    process.send_signal(signal_number)
+    code = process.wait(timeout=60)
+    assert code == (75 if signal_number == signal.SIGTERM else -9)
+    assert not (output / "summary.json").exists() and not (output / "particles.h5").exists()
+    protomer(*words, "--resume")
+    assert json.loads((output / "summary.json").read_text())["resumed"]
+    first, second = values(refined / "particles.h5"), values(output / "particles.h5")
+    assert all(first[name] == second[name] for name in first)
+    assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)
+
+
+def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:
+    noise = simulate_and_import(tmp_path, snr=0.0)
+    shutil.copy(data / "simulated/start.mrc", noise / "simulated/start.mrc")
+    protomer(*refine_words(noise, noise / "refined"))
+    summary = json.loads((noise / "refined/summary.json").read_text())
+    width_A, corrected_A = 48 * 4.7, summary["resolution_A"]["corrected"]
+    assert corrected_A is None or width_A / corrected_A <= width_A / 20.0 + 2.0
+    assert {"no_better_than_start", "no_resolution"} & {warning["code"] for warning in summary["warnings"]}
+    assert "no further than" in (noise / "refined/report.html").read_text() or "do not agree" in (noise / "refined/report.html").read_text()
+
+
+def test_reconstruct_from_refined_poses_gives_the_map_of_the_refinement(data: Path, refined: Path) -> None:
+    protomer("reconstruct", "--particles", refined, "--output", data / "again")
+    first, second = read_volume(refined / "map.mrc").data, read_volume(data / "again/map.mrc").data
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.95
+
+
+def test_a_symmetric_group_gives_a_symmetric_map(data: Path, refined: Path) -> None:
+    protomer("reconstruct", "--particles", refined, "--symmetry", "C2", "--output", data / "c2")
+    half = read_volume(data / "c2/half_a.mrc").data[1:, 1:, 1:]
+    assert np.corrcoef(half.ravel(), half[:, ::-1, ::-1].ravel())[0, 1] > 0.99
+
+
+def test_a_start_volume_of_another_box_is_resampled_and_said(data: Path) -> None:
+    protomer("simulate", "--output", data / "other", "--set", "number=2", "--set", "box=64", "--set", "pixel_size=3.5A")
+    result = protomer(
+        "refine",
+        "--particles",
+        data / "imported",
+        "--volume",
+        data / "other/start.mrc",
+        "--output",
+        data / "from_other",
+        "--set",
+        "max_alignment_resolution=40A",
+    )
+    summary = json.loads((data / "from_other/summary.json").read_text())
+    assert "resampled_start" in {warning["code"] for warning in summary["warnings"]}, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "initial_lowpass=30"], "initial_low_pass"),
+        (["--set", "non_uniform=on"], "not available in this version"),
+        (["--set", "box=64"], "at most 48"),
+        (["--set", "mask_mode=static"], "--mask"),
+        (["--symmetry", "Q7"], "Q7"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_what_to_do(data: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    result = protomer(*refine_words(data, tmp_path / "refused"), *words, check=False)
+    assert result.returncode == 2 and said in result.stderr + result.stdout and not (tmp_path / "refused/summary.json").exists()
+
+
+def test_a_constant_start_volume_is_refused(data: Path, tmp_path: Path) -> None:
+    from protomer.formats.mrc import write_volume
+    from protomer.volumes import Volume
+
+    write_volume(tmp_path / "flat.mrc", Volume(np.ones((48, 48, 48), np.float32), 4.7))
+    result = protomer(
+        "refine", "--particles", data / "imported", "--volume", tmp_path / "flat.mrc", "--output", tmp_path / "flat", check=False
+    )
+    assert result.returncode == 2 and "constant" in result.stderr + result.stdout
+
+
+def test_the_dry_run_writes_nothing_and_names_the_memory(data: Path, tmp_path: Path) -> None:
+    result = protomer(*refine_words(data, tmp_path / "dry"), "--dry-run")
+    assert "memory" in result.stdout and not (tmp_path / "dry").exists()
