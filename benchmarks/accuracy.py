@@ -105,9 +105,9 @@ def table(folder: Path, design: SimulationDesign, first: dict[str, Cost], costs:
              ("lost (beyond 10 deg)", f"{100 * summary['lost']:.1f} %"),
              ("reported: corrected half-map FSC at 0.143", f"{reported_A:.2f} A"),
              ("true: FSC with the truth at 0.5, same mask", f"{true_A:.2f} A")]
-    for name, finest_A in (("all shells", 0.0), ("shells to the true resolution", true_A)):
+    for name, finest_A in (("all shells", 0.0), ("shells to that resolution", true_A)):
         angle_deg, shift_A = bound(design, finest_A).medians()
-        rows.append((f"Cramer-Rao medians, {name}", f"{angle_deg:.2f} deg, {shift_A:.2f} A; reached within a factor of "
+        rows.append((f"Cramer-Rao, {name}", f"{angle_deg:.2f} deg, {shift_A:.2f} A; reached within a factor of "
                      f"{summary['median_angle_deg'] / angle_deg:.2f} and {summary['median_shift_A'] / shift_A:.2f}"))
     return rows
 
