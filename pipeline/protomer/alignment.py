@@ -9,7 +9,7 @@ import numpy as np
 from protomer.images import Whitened
 from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.newton import NO_EXTENT, NO_PRIOR, climb_poses, covariance_and_log_determinant
+from protomer_kernels.newton import UNBOUNDED, climb_poses, covariance_and_log_determinant
 from protomer_kernels.posterior import distinct_modes, mode_weights
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
@@ -123,21 +123,8 @@ def _climb(batch: Whitened, reference: Reference, rotation: np.ndarray, shift: n
     number, starts = shift.shape[:2]
     plane, length = reference.plane, reference.plane.prefix(radius)
     sums = np.empty((number * starts, 21))
-    climb_poses(
-        reference.volume_ft,
-        np.repeat(np.arange(number), starts),
-        rotation.reshape(-1, 3, 3),
-        shift.reshape(-1, 2),
-        batch.data,
-        batch.amplitude,
-        plane.kx[:length],
-        plane.ky[:length],
-        plane.box,
-        steps,
-        NO_PRIOR,
-        NO_EXTENT,
-        sums,
-    )
+    at = (np.repeat(np.arange(number), starts), rotation.reshape(-1, 3, 3), shift.reshape(-1, 2))
+    climb_poses(reference.volume_ft, at, batch.arrays, plane.arrays(length), steps, UNBOUNDED, sums)
     return sums.reshape(number, starts, 21)
 
 

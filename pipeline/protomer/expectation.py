@@ -199,20 +199,9 @@ def insert_poses(
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
     for operator in operators:
-        insert_slices(
-            image,
-            np.ascontiguousarray(operator @ poses.rotation[image, mode]),
-            poses.shift_px[image, mode],
-            poses.weight[image, mode],
-            batch.data,
-            batch.amplitude,
-            plane.kx[:length],
-            plane.ky[:length],
-            plane.box,
-            scale,
-            threads,
-            out,
-        )
+        turned = np.ascontiguousarray(operator @ poses.rotation[image, mode])
+        at = (image, turned, poses.shift_px[image, mode], poses.weight[image, mode])
+        insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np.ndarray, groups: int, shells: int) -> np.ndarray:
@@ -221,15 +210,6 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np
     slices = np.empty_like(batch.data)
     extract_slices(reference.volume_ft, poses.rotation[:, 0].astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
     each = np.empty((len(batch.data), 3, shells))
-    residual_power(
-        slices,
-        np.ascontiguousarray(poses.shift_px[:, 0]),
-        batch.data,
-        batch.amplitude,
-        plane.kx[:length],
-        plane.ky[:length],
-        plane.box,
-        plane.shell[:length],
-        each,
-    )
+    shift = np.ascontiguousarray(poses.shift_px[:, 0])
+    residual_power(slices, shift, batch.arrays, plane.arrays(length), plane.shell[:length], each)
     return np.stack([each[group == g].sum(axis=0) for g in range(groups)])

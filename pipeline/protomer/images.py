@@ -131,6 +131,11 @@ class Whitened:
     data: np.ndarray
     amplitude: np.ndarray
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Data and amplitude, as kernels take them."""
+        return self.data, self.amplitude
+
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""
         return Whitened(self.data[rows], self.amplitude[rows])
