@@ -16,8 +16,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from protomer_kernels.gather import ONE, mate_sign
+from protomer_kernels.padded import PADDING
 from protomer_kernels.prefetch import prefetch
-from protomer_kernels.slices import PADDING, volume_radius
+from protomer_kernels.slices import volume_radius
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 HEADROOM_BITS = 61
