@@ -129,8 +129,8 @@ def _insert_one(accumulator, pose, scale, image, plane, slab, scratch):
 def insert_slices(poses, batch, plane, scale, slabs, out):
     """Adds S slices to the accumulator `out`, eq. (1).
 
-    poses: image (S,) the row of the batch that each slice belongs to, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; batch: data
-    (n, 2, K) and amplitude (n, K) float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; slabs is the number of
+    poses: image (S,) the row of the batch that each slice belongs to, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; batch:
+    data (n, 2, K) and amplitude (n, K) float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; slabs is the count of
     threads to share the planes among.
     """
     image, rotations, shifts_px, weights = poses

@@ -165,8 +165,8 @@ def new_scratch():
 def normal_equations(volume, rotation, shift_px, image, plane, scratch, sums):
     """The 21 sums of eqs (1) to (3) over all coefficients given: sums (21,) float64.
 
-    volume (n, n, r + 1, 2) float32; rotation (3, 3) float64; shift_px (2,); image: data (2, >= K) and amplitude (>= K,) float32; plane: kx, ky
-    (K,) float32 and the box; scratch from new_scratch. Rows are whole and contiguous: Numba compiles a function for each layout,
+    volume (n, n, r + 1, 2) float32; rotation (3, 3) float64; shift_px (2,); image: data (2, >= K) and amplitude (>= K,) float32; plane:
+    kx, ky (K,) float32 and the box; scratch from new_scratch. Rows are whole and contiguous: Numba compiles a function for each layout,
     and their bits may differ.
     """
     data, amplitude = image

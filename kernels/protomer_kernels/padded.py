@@ -23,7 +23,7 @@ def _ramp(frequencies: np.ndarray, box: int) -> np.ndarray:
 
 
 def padded_transform(volume: np.ndarray, reach: int, workers: int = 1) -> np.ndarray:
-    """Eq. (1) for |k| <= reach on each axis: volume (D, D, D) float32 -> (2 reach + 1, 2 reach + 1, reach + 1) complex64, [kz, ky, kx >= 0]."""
+    """Eq. (1) for |k| <= reach on each axis: volume (D, D, D) float32 -> complex64 (n, n, reach + 1), n = 2 reach + 1, [z, y, x >= 0]."""
     box = len(volume)
     padded = PADDING * box
     signed = np.arange(-reach, reach + 1)

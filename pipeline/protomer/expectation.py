@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.alignment import MODES, Poses, Reference, Search, refine_modes, search_globally
+from protomer.alignment import LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.particles import Particles
 from protomer.randomness import uniform
@@ -22,7 +22,6 @@ from protomer_kernels.rotations import matrices_from_quaternions, quaternions_fr
 from protomer_kernels.slices import extract_slices
 
 BATCH = 64
-LEAST_WEIGHT = 1e-3
 
 Key = tuple[int, int]  # half, fold
 
@@ -182,11 +181,8 @@ def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, 
         if is_global:
             parts.append(search_globally(part, reference, search, threads))
         else:
-            parts.append(
-                refine_modes(
-                    part, reference, search, np.ascontiguousarray(known.rotation[chosen]), known.shift_px[chosen], known.weight[chosen] > 0
-                )
-            )
+            present = known.weight[chosen] > LEAST_WEIGHT
+            parts.append(refine_modes(part, reference, search, known.rotation[chosen], known.shift_px[chosen], present))
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
     return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))

@@ -27,7 +27,7 @@ from protomer.maximisation import (
 from protomer.particles import Particles
 from protomer.randomness import uniform
 from protomer.ranks import Team
-from protomer.schedule import RESEARCH_SHARE, Band
+from protomer.schedule import Band
 from protomer.volumes import Halves
 from protomer_kernels.fourier import crop_volume, low_pass
 from protomer_kernels.insertion import empty_accumulator
@@ -35,10 +35,10 @@ from protomer_kernels.masks import dynamic_mask
 from protomer_kernels.noise import power_by_shell
 from protomer_kernels.rotations import matrices_from_quaternions
 
-OUTLIER_SHARE = 0.05
 SAME_POSE_DEG = 10.0
-AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1
+AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
 CERTAIN_WEIGHT = 0.99
+OUTLIER_SHARE, RESEARCH_SHARE = 0.05, 8  # of those: the least likely, and one in so many, are searched in each iteration all the same
 MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
 EXPECTED_SIGNAL_SHARE = 0.2  # of the low-frequency power, for the first guess of the grey scale
 CALIBRATIONS = 3
@@ -153,12 +153,14 @@ def iterate(setup: Setup, state: State) -> State:
     resolved = min(first_shell_below(curve), model.insertion_radius)
     turn_deg = turns_deg(state.poses, poses, model.operators)
     agreed = np.where(context.search_again, np.where(turn_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
-    after = band.next(resolved, float(np.median(turn_deg)))
+    width_deg = rotation_widths_deg(poses.covariance)
+    after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)))
     record = {
         "iteration": band.iteration + 1,
         "alignment_radius": band.radius,
         "resolved_shell": resolved,
         "median_turn_deg": float(np.median(turn_deg)),
+        "median_width_deg": float(np.median(width_deg)),
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
         "searched": int(context.search_again.sum()),
@@ -235,6 +237,11 @@ def turns_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> np.
     first, second = (matrices_from_quaternions(table.rotation[:, 0]) for table in (before, after))
     trace = np.max([np.einsum("nij,nij->n", g @ first, second) for g in operators], axis=0)
     return np.rad2deg(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))
+
+
+def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
+    """Root mean square angle (N,) of each pose's posterior, from its packed covariance (N, 15)."""
+    return np.rad2deg(np.sqrt(np.maximum(covariance[:, [0, 2, 5]].sum(axis=1), 0.0)))
 
 
 def calibrate(setup: Setup, state: State) -> Model:

@@ -9,6 +9,7 @@ import numpy as np
 from protomer.declarations.refine import RefineSettings
 from protomer.job_run import JobRun
 from protomer.particles import Particles
+from protomer.refinement import rotation_widths_deg
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, resolution_figure
 from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
@@ -58,9 +59,9 @@ def write_report(record: MapRecord, particles: Particles, history: list[dict[str
         ],
         "Iterations.",
     )
-    spread = np.rad2deg(np.sqrt(np.maximum(particles.pose_covariance[:, [0, 2, 5]].sum(axis=1), 0)))
     report.figure(
-        histogram_figure(spread, "posterior width of the rotation (degrees)"), "Width of each particle's posterior, from its curvature."
+        histogram_figure(rotation_widths_deg(particles.pose_covariance), "posterior width of the rotation (degrees)"),
+        "Width of each particle's posterior, from its curvature."
     )
     report.section("Noise")
     report.figure(

@@ -154,7 +154,8 @@ def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSe
     limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
     band = Band.at(plane.box, limit)
     model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius)
-    state = State(band, model, PoseTable.empty(len(setup.particles)))
+    number = len(setup.particles)
+    state = State(band, model, PoseTable.empty(number), np.zeros(number, np.int64))
     return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 
@@ -184,6 +185,7 @@ def save(state: State, job: JobRun) -> None:
             **band,
             **maps,
             "noise": state.model.noise,
+            "agreed": state.agreed,
             "insertion_radius": state.model.insertion_radius,
             "history": json.dumps(state.history),
         }
@@ -198,7 +200,8 @@ def resume(setup: Setup, job: JobRun) -> State | None:
     band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
     model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
-    return State(band, model, PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__)), json.loads(saved["history"]))
+    poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
+    return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
 
 
 def finish(
