@@ -39,7 +39,7 @@ def warn_of_small_halves(half: np.ndarray, events: Events) -> None:
     if len(half) < FEW_PARTICLES:
         events.warn("few_particles", f"{len(half)} images are few: the halves hold {sizes[0]} and {sizes[1]}; trust the FSC less")
     if max(sizes) > MOST_UNEQUAL * min(sizes):
-        events.warn("unequal_halves", f"the halves hold {sizes[0]} and {sizes[1]} images: the FSC tells how good the smaller half is, "
+        events.warn("unequal_halves", f"the halves hold {sizes[0]} and {sizes[1]} images: the FSC is held down by the smaller one, "
                     "and the map, their plain mean, is worse than all images together could make it")
 
 

@@ -103,7 +103,7 @@ def finish(
     if settings.filter_resolution is not None:
         record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
     assert record.fsc is not None
-    warn_of_resolution(record.fsc, job, np.inf)
+    warn_of_resolution(record.fsc, record.fsc_mask, job, np.inf)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)

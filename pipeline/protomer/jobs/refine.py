@@ -19,6 +19,7 @@ from protomer.job_run import Inputs, JobRun, Plan
 from protomer.joining import join_shell
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
+from protomer.pose_change import compare_with_given
 from protomer.refinement import MASK_FRACTION, Masking, Setup, State, calibrate, iterate, reconstruct_halves, survey_images
 from protomer.refinement_report import write_report
 from protomer.schedule import Band
@@ -210,10 +211,11 @@ def finish(
     record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), None, "", inputs.symmetry, None, job)
     assert record.fsc is not None
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
-    warn_of_resolution(record.fsc, job, min(settings.initial_low_pass, joined_A or np.inf))
+    warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
+    change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     write_report(record, particles, state.history, settings.initial_low_pass, joined_A, job)
     return {
         "particles_in": len(particles),
@@ -223,6 +225,7 @@ def finish(
         "symmetry": inputs.symmetry,
         "iterations": len(state.history),
         "joined_below_A": round(joined_A, 4),
+        "from_given_poses": change,
     }
 
 
