@@ -15,6 +15,7 @@ from protomer.sharpening import fit_guinier, fsc_weight, sharpened_map
 from protomer.volumes import Halves, MapRecord, Volume
 
 GUINIER_FROM_A = 10.0
+SHARED_BEYOND = 2.0  # shells
 
 
 def measure_maps(
@@ -36,20 +37,30 @@ def measure_maps(
     )
 
 
-def warn_of_resolution(fsc: FscSet, job: JobRun, start_A: float) -> None:
-    """Warn where the FSC says nothing, or no more than what both halves were given to begin with (start_A)."""
+def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float) -> None:
+    """Warn where the FSC says nothing, or no more than what both halves were given to begin with (start_A).
+
+    What the halves share reaches further than start_A by a shell or two, and a mask of diameter d in a box of width w mixes w / d shells.
+    """
     resolution_A = fsc.resolution_A_at("corrected")
     width_A = fsc.box * fsc.voxel_size_A
+    beyond = SHARED_BEYOND + (fsc.box / diameter_px(mask) if mask is not None else 0.0)
     if not np.isfinite(resolution_A):
         job.events.warn("no_resolution", "the half maps do not agree in any shell: no resolution can be given")
-    elif np.isfinite(start_A) and width_A / resolution_A <= width_A / start_A + 2.0:
+    elif np.isfinite(start_A) and width_A / resolution_A <= width_A / start_A + beyond:
         job.events.warn(
             "no_better_than_start",
-            f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared "
-            "from the start: this is what noise alone gives; do not believe the map",
+            f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared from the start "
+            f"reaches into their neighbours in this mask ({width_A / (width_A / start_A + beyond):.1f} Å): this is what noise alone gives; "
+            "do not believe the map",
         )
     if fsc.is_limited_by_nyquist("corrected"):
         job.events.warn("limited_by_pixel_size", "the corrected FSC never falls below 0.143: the resolution is that of the pixels")
+
+
+def diameter_px(mask: Volume) -> float:
+    """Of a sphere with the volume of the mask, in voxels."""
+    return float(np.cbrt(max(float(mask.data.sum(dtype=np.float64)), 1.0) * 6.0 / np.pi))
 
 
 def write_maps(record: MapRecord, job: JobRun) -> None:
