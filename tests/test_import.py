@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from protomer.declarations.import_particles import JOB
-from protomer.errors import InputError
+from protomer.errors import InputError, Stopped
 from protomer.formats import hdf5
 from protomer.formats.mrc import StackReader, write_stack
 from protomer.image_check import BACKGROUND_RADIUS, inside_circle
@@ -271,3 +273,18 @@ def test_dark_particles_of_a_cs_file_turn_white_as_those_of_the_star_file_do_on_
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name)[order])
     raw = StackReader(a.stacks[0].path).read(a.stack_index)
     assert (a.grey_gain[:, None, None] * (raw - a.grey_offset[:, None, None]))[:, inside_circle(320, 38)].mean() > 0.05
+
+
+def test_a_signal_stops_an_import_after_the_block_at_hand_and_resume_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_data_set(tmp_path, plain_rows(4), noise_images(4))
+    read = StackReader.read
+
+    def read_then_signal(self: StackReader, indices: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return read(self, indices)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="from the beginning"):
+        patch.setattr(StackReader, "read", read_then_signal)
+        run_job(JOB, {"star": table}, {}, RunOptions(tmp_path / "imported"))
+    assert {path.name for path in (tmp_path / "imported").iterdir()} == {"settings.yaml", "log.jsonl"}
+    assert run_job(JOB, {"star": table}, {}, RunOptions(tmp_path / "imported", resume=True))["rows_out"] == 4

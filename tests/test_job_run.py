@@ -141,6 +141,25 @@ def test_a_stopped_run_goes_on_to_the_undisturbed_result(numbers: Path, tmp_path
     assert count(numbers, tmp_path / "out", resume=True)["outputs"]["sum.txt"] == count(numbers, tmp_path / "b")["outputs"]["sum.txt"]
 
 
+def test_a_run_that_is_stopped_before_its_first_checkpoint_names_none(numbers: Path, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped_at_once(inputs: Inputs, settings: Any, job: JobRun) -> dict[str, Any]:
+        os.kill(os.getpid(), 15)
+        job.check_stop()
+        raise AssertionError("the signal was not noticed")
+
+    def stopped_after_a_checkpoint(inputs: Inputs, settings: Any, job: JobRun) -> dict[str, Any]:
+        job.checkpoint.save({"step": 1})
+        return stopped_at_once(inputs, settings, job)
+
+    monkeypatch.setattr(counting_job, "run", stopped_at_once)
+    with pytest.raises(Stopped, match=r"before any checkpoint .* starts from the beginning"):
+        count(numbers, tmp_path / "out")
+    monkeypatch.setattr(counting_job, "run", stopped_after_a_checkpoint)
+    with pytest.raises(Stopped, match="from the last checkpoint"):
+        count(numbers, tmp_path / "out", resume=True)
+
+
 def test_a_missing_input_a_wrong_ending_and_an_empty_job_folder_are_refused(numbers: Path, tmp_path: Path) -> None:
     for given, words in (({"numbers": str(tmp_path / "absent.txt")}, "no such file"),
                          ({"numbers": str(tmp_path / "gone" / "x.txt")}, "does not exist"), ({}, "no --numbers")):

@@ -15,6 +15,7 @@ import pytest
 
 from protomer import ranks
 from protomer.errors import InputError
+from protomer.expectation import share_of_batches
 from protomer.ranks import Team, launched_rank, launched_size
 
 TESTS = Path(__file__).resolve().parent
@@ -91,6 +92,13 @@ def test_three_ranks_add_gather_and_share_errors(environment: dict[str, str]) ->
     result = on_ranks(3, [sys.executable, "-c", CHECK], environment)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.split("\n")) == ["", "well 0", "well 1", "well 2"]
+
+
+@pytest.mark.parametrize(("batches", "ranks"), [(7, 3), (2, 4), (0, 2), (64, 1)])
+def test_the_ranks_shares_of_the_batches_follow_one_another_and_leave_none_out(batches: int, ranks: int) -> None:
+    shares = [share_of_batches(batches, rank, ranks) for rank in range(ranks)]
+    assert [number for share in shares for number in share] == list(range(batches))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_launchers_are_recognised_by_their_environment() -> None:

@@ -84,6 +84,17 @@ class JobRun:
         """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
         return show_progress(label, total, self.team.is_first)
 
+    def check_stop(self) -> None:
+        """Raise Stopped where a signal asked this process to stop: to be called after each piece of work."""
+        if self.stop.requested:
+            raise Stopped(self._stop_message())
+
+    def _stop_message(self) -> str:
+        """What a stopped run left, and how to go on."""
+        if self.checkpoint.path.exists():
+            return "stopped by a signal; the same command with --resume goes on from the last checkpoint"
+        return "stopped by a signal before any checkpoint was due; the same command with --resume starts from the beginning"
+
 
 def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], options: RunOptions,
             team: Team | None = None) -> dict[str, Any]:

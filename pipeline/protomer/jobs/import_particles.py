@@ -35,7 +35,12 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     """Read, check, normalise, split, write; returns the counts for summary.json. Raises InputError for what cannot be used."""
     table = _with_warnings_told(job, lambda: read_table(inputs, settings))
     with job.progress("checking images", len(np.unique(table.image_uid))) as line:
-        images = _with_warnings_told(job, lambda: check_images(table, job.threads, line.advance))
+
+        def advance(images: int) -> None:
+            line.advance(images)
+            job.check_stop()
+
+        images = _with_warnings_told(job, lambda: check_images(table, job.threads, advance))
     for note in table_check.pixel_size_notes(table, np.array([g.pixel_size_A for g in table.optics_groups]), images.header_pixel_sizes_A):
         job.events.warn("pixel_size", note)
     reasons = unusable_rows(table, images, settings)
