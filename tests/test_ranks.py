@@ -101,6 +101,32 @@ def test_the_ranks_shares_of_the_batches_follow_one_another_and_leave_none_out(b
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+RELAY = """
+import os, time
+from protomer import ranks
+team = ranks.open_team()
+assert not team.hears(False) and not team.agrees(False)
+deadline = time.monotonic() + 20
+if team.rank != 1:                              # only rank 1 is asked; the others notice without any of them waiting in a collective
+    while not team.hears(False):
+        assert time.monotonic() < deadline, "the word did not come"
+else:
+    assert team.hears(True) and team.hears(True)
+assert team.agrees(team.rank == 1)
+assert not team.hears(False) and not team.agrees(False)      # nothing is left under way
+assert team.hears(True) and team.agrees(False)               # all asked at once, and each told the others
+assert not team.hears(False)
+assert team.agrees(team.rank == 2)                           # asked too late to tell
+os.write(1, f"well {team.rank}\\n".encode())
+"""
+
+
+def test_a_rank_that_is_asked_to_stop_tells_the_others_and_all_agree(environment: dict[str, str]) -> None:
+    result = on_ranks(3, [sys.executable, "-c", RELAY], environment)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split("\n")) == ["", "well 0", "well 1", "well 2"]
+
+
 def test_launchers_are_recognised_by_their_environment() -> None:
     assert launched_size({}) == 1 and launched_rank({}) == 0
     assert launched_size({"PMI_SIZE": "4"}) == 4 and launched_rank({"PMI_RANK": "3"}) == 3

@@ -40,7 +40,6 @@ def sharpen(
 ) -> Sharpened:
     """FSC in the mask (with its name), and the mean of the halves weighted by it and sharpened by the B-factor: as given, or fitted."""
     fsc = measure_fsc(half_maps, *mask, job.seed)
-    job.check_stop()
     mean = Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), half_maps.a.voxel_size_A)
     weight, resolution_A = fsc_weight(fsc), fsc.resolution_A_at("corrected")
     fit = fit_guinier(mean, weight, fit_from_A, resolution_A) if np.isfinite(resolution_A) else None

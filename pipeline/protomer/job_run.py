@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,31 @@ class JobRun:
         """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
         return show_progress(label, total, self.team.is_first)
 
+    @contextmanager
+    def shared_progress(self, label: str, total: int) -> Iterator[Progress]:
+        """The same for this rank's share of work, without collectives, that calls check_stop: all ranks leave it together.
+
+        A rank that was asked to stop, or hears of one that was, skips the rest of its share; then Stopped is raised on every rank.
+        """
+        is_stopping = False
+        try:
+            with self.progress(label, total) as line:
+                yield line
+        except Stopped:
+            is_stopping = True
+        self.stop_together(is_stopping)
+
     def check_stop(self) -> None:
-        """Raise Stopped where a signal asked this process to stop: to be called after each piece of work."""
-        if self.stop.requested:
+        """Raise Stopped where a signal asked this rank, or another that it has heard from, to stop; waits for none.
+
+        To be called after each piece of work; where there are several ranks, inside `shared_progress`.
+        """
+        if self.team.hears(self.stop.requested):
+            raise Stopped(self._stop_message())
+
+    def stop_together(self, is_stopping: bool = False) -> None:
+        """Raise Stopped on every rank where any was asked to stop: to be called by all of them, at the same place."""
+        if self.team.agrees(is_stopping or self.stop.requested):
             raise Stopped(self._stop_message())
 
     def _stop_message(self) -> str:

@@ -70,7 +70,7 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         True,
         job.seed,
         job.threads,
-        job.progress,
+        job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,
     )

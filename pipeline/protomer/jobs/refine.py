@@ -108,7 +108,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         settings.marginalise,
         job.seed,
         job.threads,
-        job.progress,
+        job.shared_progress,
         np.zeros((1, 1)),
         masking,
         job.check_stop,
