@@ -56,7 +56,7 @@ def run(inputs: Inputs, settings: CountingSettings, job: JobRun) -> dict[str, An
     if job.team.is_first:
         job.events.warn("counted", "this is only a count")
         job.output.write_text("sum.txt", f"{state['sum'][0]}\n")
-    return {"sum": state["sum"][0], "counts": {"in": len(share)}}
+    return {"sum": state["sum"][0], "counts": {"in": len(share)}, "images": 11}
 
 
 def go_wrong(trouble: str, step: int, job: JobRun) -> None:

@@ -28,7 +28,7 @@ ANGLES = {"rlnAngleRot": 10, "rlnAngleTilt": 20, "rlnAnglePsi": 30}
 
 def run_import(folder: Path, inputs: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], Particles]:
     summary = run_job(JOB, inputs, settings, RunOptions(folder / "imported"))
-    assert summary["rows_in"] == summary["rows_out"] + summary["rows_rejected"]
+    assert summary["rows_in"] == summary["rows_out"] + summary["rows_rejected"] and summary["images_per_second"] > 0
     return summary, hdf5.read_particles(folder / "imported" / "particles.h5")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,24 @@ def test_after_a_fault_there_is_no_completion_mark_and_resume_goes_on_from_the_c
         count(numbers, tmp_path / "out", {"trouble": "fault"}, resume=True)
     steps = [event["step"] for event in read_events(tmp_path / "out" / "log.jsonl") if event["event"] == "step"]
     assert steps == [0, 1, 2, 2]
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_attempts(numbers: Path, tmp_path: Path,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ZeroDivisionError):
+        count(numbers, out, {"trouble": "fault", "pause": 0.05})
+    log = out / "log.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"failed"' not in line))  # as after a kill
+    began, last = (datetime.fromisoformat(read_events(log)[n]["time"]) for n in (0, -1))
+    (out / "checkpoint.h5").unlink()
+    settings = out / "settings.yaml"
+    settings.write_text(settings.read_text().replace("trouble: fault", "trouble: none"))
+    summary = count(numbers, out, {"pause": 0.05}, resume=True)
+    assert "ended without a word" in (said := capsys.readouterr().err) and "from the beginning" in said
+    assert summary["seconds"] == pytest.approx(summary["seconds_this_attempt"] + (last - began).total_seconds(), abs=2e-3)
+    assert summary["seconds_this_attempt"] >= 0.2 and summary["seconds"] > summary["seconds_this_attempt"] + 0.1
+    assert summary["images_per_second"] == pytest.approx(11 / summary["seconds"], rel=0.01)
 
 
 def test_a_stopped_run_goes_on_to_the_undisturbed_result(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,9 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     assert code == (75 if signal_number == signal.SIGTERM else -9)
     assert not (output / "summary.json").exists() and not (output / "particles.h5").exists()
     protomer(*words, "--resume")
-    assert json.loads((output / "summary.json").read_text())["resumed"]
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["resumed"] and summary["seconds"] > summary["seconds_this_attempt"]
+    assert summary["images_per_second"] == pytest.approx(160 / summary["seconds"], rel=0.01)
     first, second = values(refined / "particles.h5"), values(output / "particles.h5")
     assert all(first[name] == second[name] for name in first)
     assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,7 @@ from protomer import __version__
 from protomer.backend import resolve_backend
 from protomer.checkpoints import CHECKPOINT_NAME, Checkpoint
 from protomer.errors import InputError, ProtomerError, Stopped
-from protomer.events import LOG_NAME, Events, plain_json, read_events
+from protomer.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
 from protomer.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.output import OutputFolder
 from protomer.progress import Progress, describe_seconds, show_progress
@@ -79,6 +80,7 @@ class JobRun:
     backend: str
     cache: Path | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    earlier: tuple[Attempt, ...] = ()  # attempts at this run before this one; rank 0 alone knows them
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
         """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
@@ -140,6 +142,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
         run = _open(job, options, record, team, stop)
         run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
                          resumed=start == "resumed")
+        _tell_how_it_goes_on(job, run)
         return _work(job, found, checked, run, start == "new")
 
 
@@ -166,7 +169,18 @@ def _open(job: Job, options: RunOptions, record: RunRecord, team: Team, stop: St
     output = OutputFolder(options.output, team.is_first, lambda name: events.event("wrote", file=name))
     provenance = {"program": "protomer", **record.essence(), "inputs": dict(record.inputs), "seed": record.settings["seed"]}
     return JobRun(output, team, events, stop, Checkpoint(options.output / CHECKPOINT_NAME, record.identity, team),
-                  options.threads or team.cpus(), record.settings["seed"], record.backend, options.cache, provenance)
+                  options.threads or team.cpus(), record.settings["seed"], record.backend, options.cache, provenance,
+                  tuple(attempts_in(earlier)))
+
+
+def _tell_how_it_goes_on(job: Job, run: JobRun) -> None:
+    """One line on how the last attempt ended and where this one begins (rank 0, resumed runs)."""
+    if not run.earlier:
+        return
+    ended = {"killed": "ended without a word (killed, or the machine went down)", "stopped": "was stopped by a signal",
+             "failed": "failed", "done": "was done, but its outputs are no longer whole"}[run.earlier[-1].end]
+    where = "from its last checkpoint" if run.checkpoint.path.exists() else "from the beginning"
+    print(f"{job.name}: the last attempt {ended}; going on {where}", file=sys.stderr)
 
 
 def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: bool) -> dict[str, Any]:
@@ -201,7 +215,10 @@ def _log_failure(run: JobRun, error: BaseException) -> None:
 def _finish(job: Job, run: JobRun, results: Mapping[str, Any], seconds: float, resumed: bool) -> dict[str, Any]:
     """Write summary.json, the completion mark, then remove the checkpoint (rank 0)."""
     folder = run.output.folder
-    summary = {"job": job.name, "status": "done", "version": __version__, **results, "seconds": round(seconds, 3), "resumed": resumed,
+    total = seconds + sum(attempt.seconds for attempt in run.earlier)
+    rate = {"images_per_second": round(results["images"] / total, 3)} if "images" in results else {}
+    summary = {"job": job.name, "status": "done", "version": __version__, **results, "seconds": round(total, 3),
+               "seconds_this_attempt": round(seconds, 3), **rate, "resumed": resumed,
                "warnings": list(run.events.warnings), "inputs": run.provenance["inputs"],
                "outputs": describe_outputs(folder, [SETTINGS_NAME, *written_names(folder)])}
     text = json.dumps(summary, indent=1, default=plain_json, ensure_ascii=False)

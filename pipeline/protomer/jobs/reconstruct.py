@@ -107,6 +107,7 @@ def finish(
     return {
         "particles_in": len(particles),
         "particles_out": len(particles),
+        "images": len(np.unique(particles.image_uid)),
         "resolution_A": record.fsc.summary(),
         "mask": record.fsc.mask_name,
         "symmetry": inputs.symmetry,
