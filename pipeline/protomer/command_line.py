@@ -80,7 +80,7 @@ def _run_in_folder(job: Job, call: Call, team: Team) -> int:
     prepare_environment(threads)
     from protomer.job_run import RunOptions, plan_job, run_job
     if call.dry_run:
-        plan = plan_job(job, call.inputs, call.settings, team.size, threads)
+        plan = plan_job(job, call.inputs, call.settings, team.size, threads, call.backend)
         if team.is_first:
             click.echo(plan.describe(job.name, team.size, threads))
         return 0

@@ -128,10 +128,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     """
     team = Team() if team is None else team
     checked = job.settings.from_mapping(settings)
-    backend, why = resolve_backend(options.backend)
-    if team.size > 1 and not job.ranks:
-        raise InputError(f"{job.name} was started on {team.size} ranks", "one process: this job does not share its work",
-                         f"start it without mpiexec: protomer {job.name} ...")
+    backend, why = _resolve_place(job, options.backend, team.size)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
     start = team.on_first(lambda: _begin(options, record))
@@ -146,11 +143,20 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
         return _work(job, found, checked, run, start == "new")
 
 
-def plan_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], ranks: int, threads: int) -> Plan:
-    """What a run would take (--dry-run): checks settings and inputs, writes nothing."""
+def plan_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], ranks: int, threads: int, backend: str = "auto") -> Plan:
+    """What a run would take (--dry-run): checks settings, backend and inputs as the run itself does, and writes nothing."""
     checked = job.settings.from_mapping(settings)
+    _resolve_place(job, backend, ranks)
     plan: Plan = importlib.import_module(job.entry).plan(resolve_inputs(job, inputs), checked, ranks, threads)
     return plan
+
+
+def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
+    """The backend, and why. Raises InputError where it is missing, or where the job cannot share its work over ranks."""
+    if ranks > 1 and not job.ranks:
+        raise InputError(f"{job.name} was started on {ranks} ranks", "one process: this job does not share its work",
+                         f"start it without mpiexec: protomer {job.name} ...")
+    return resolve_backend(backend)
 
 
 def _begin(options: RunOptions, record: RunRecord) -> str:
