@@ -21,7 +21,9 @@ from protomer.formats.cs import read_cs_particles
 from protomer.formats.stack_table import read_stack_particles
 from protomer.formats.star import read_star_particles
 from protomer.image_check import ImageCheck, check_images
+from protomer.import_report import import_report
 from protomer.particles import Particles
+from protomer.table_check import image_name
 
 if TYPE_CHECKING:
     from protomer.job_run import Inputs, JobRun, Plan
@@ -52,7 +54,11 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     job.output.write_text("rejected.csv", _rejected_csv(table, reasons))
     with job.output.writing("particles.h5") as path:
         hdf5.write_particles(path, particles)
-    return _summary(table, particles, reasons)
+    counts = _summary(table, particles, reasons)
+    if reasons:
+        job.events.warn("rejected", f"{len(reasons)} of {len(table)} rows were left out; rejected.csv says which and why")
+    job.output.write_text("report.html", import_report(particles, counts, job))
+    return counts
 
 
 def plan(inputs: Inputs, settings: ImportSettings, ranks: int, threads: int) -> Plan:
@@ -153,11 +159,6 @@ def binned(particles: Particles, factor: float) -> Particles:
             raise InputError(f"bin {factor:g} leaves {box} of {group.box} pixels", "a box of at least 8 pixels", "bin less")
         groups.append(replace(group, box=box, pixel_size_A=group.pixel_size_A * group.box / box))
     return replace(particles, optics_groups=tuple(groups))
-
-
-def image_name(table: Particles, row: int) -> str:
-    """N@stack of a row."""
-    return f"{int(table.stack_index[row]) + 1}@{table.stacks[int(table.stack[row])].path}"
 
 
 def _rejected_csv(table: Particles, reasons: dict[int, str]) -> str:
