@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from protomer.command_line import invoke, job_command
-from protomer.errors import InputError, Stopped
+from protomer.errors import InputError
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.settings import Input, Job, JobSettings, setting
 
@@ -52,12 +52,11 @@ def run(inputs: Inputs, settings: CountingSettings, job: JobRun) -> dict[str, An
             job.checkpoint.save(state)
             time.sleep(settings.pause)
             line.advance(1, width=settings.width)
-            if job.team.any(job.stop.requested):
-                raise Stopped("stopped by a signal; --resume goes on")
+            job.stop_together()
     if job.team.is_first:
         job.events.warn("counted", "this is only a count")
         job.output.write_text("sum.txt", f"{state['sum'][0]}\n")
-    return {"sum": state["sum"][0], "counts": {"in": len(share)}}
+    return {"sum": state["sum"][0], "counts": {"in": len(share)}, "images": 11}
 
 
 def go_wrong(trouble: str, step: int, job: JobRun) -> None:

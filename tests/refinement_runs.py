@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 
 from protomer.particles import empty_columns  # noqa: F401  (fails early where the package is not importable)
 
@@ -26,6 +30,33 @@ def protomer(*words: object, ranks: int = 1, check: bool = True) -> subprocess.C
     launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks)] if ranks > 1 else []
     command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=check, timeout=280)
+
+
+@contextmanager
+def running(words: list[object], output: Path, ranks: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """`protomer WORDS --output OUTPUT` on some ranks, running, its first checkpoint written; killed where the test leaves it running."""
+    launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks)] if ranks > 1 else []
+    command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 200
+        while process.poll() is None and not (output / "checkpoint.h5").exists():
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.02)
+        yield process
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
+            child.kill()
+
+
+def processes_by_rank(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:
+    """The Pythons that a running mpiexec has started."""
+    found = {}
+    for process in psutil.Process(launcher.pid).children(recursive=True):
+        rank = process.environ().get("PMI_RANK")
+        if rank is not None and "protomer" in process.cmdline():
+            found[int(rank)] = process
+    return found
 
 
 def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, **settings: object) -> Path:

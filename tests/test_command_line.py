@@ -18,6 +18,7 @@ from protomer.catalogue import JOB_NAMES, declaration
 from protomer.command_line import exit_code, invoke, job_command, jobs, report_error
 from protomer.environment import kernel_digest, use_kernel_cache
 from protomer.errors import InputError, Stopped, StorageError
+from protomer.job_run import plan_job
 from protomer.run_folder import read_record
 from protomer.yaml_files import read_yaml_mapping
 
@@ -94,6 +95,17 @@ def test_a_command_without_output_is_refused_and_a_dry_run_needs_none(numbers: P
     said = capsys.readouterr().out
     assert "memory" in said and "a note" in said
     assert {path.name for path in Path().iterdir()} == {"numbers.txt"}
+
+
+def test_a_dry_run_refuses_what_the_run_itself_would_refuse(numbers: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in ((["--backend", "cuda"], "not available in this version"), (["--width", "wide"], "width"),
+                        (["--mask", "absent.txt"], "no such file")):
+        assert counting(monkeypatch, "--numbers", "numbers.txt", "--dry-run", *words) == 2
+        shown = capsys.readouterr()
+        assert said in shown.err and "memory" not in shown.out
+    with pytest.raises(InputError, match="started on 2 ranks"):
+        plan_job(declaration("mask"), {}, {}, 2, 1)
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['touch hacked']", "steps: !!python/name:os.system",

@@ -137,6 +137,7 @@ def test_postprocess_writes_maps_curves_and_a_report_that_agree(half_map_files: 
     assert record.fsc is not None and record.sharpened is not None
     np.testing.assert_array_equal(record.fsc.corrected, fsc.corrected)
     np.testing.assert_array_equal(record.half_maps.a.data, read_volume(half_map_files[0]).data)
+    assert {"half_a.mrc", "half_b.mrc", "map.mrc", "map_sharpened.mrc", "mask.mrc", "fsc.csv", "volume.h5"} <= set(summary["outputs"])
     np.testing.assert_array_equal(record.sharpened.data, read_volume(out / "map_sharpened.mrc").data)
     page = (out / "report.html").read_text()
     assert fsc.mask_name.split(",")[0] in page and page.count("<svg") >= 4

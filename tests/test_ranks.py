@@ -15,6 +15,7 @@ import pytest
 
 from protomer import ranks
 from protomer.errors import InputError
+from protomer.expectation import share_of_batches
 from protomer.ranks import Team, launched_rank, launched_size
 
 TESTS = Path(__file__).resolve().parent
@@ -89,6 +90,39 @@ os.write(1, f"well {team.rank}\\n".encode())             # whole lines, though r
 
 def test_three_ranks_add_gather_and_share_errors(environment: dict[str, str]) -> None:
     result = on_ranks(3, [sys.executable, "-c", CHECK], environment)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split("\n")) == ["", "well 0", "well 1", "well 2"]
+
+
+@pytest.mark.parametrize(("batches", "ranks"), [(7, 3), (2, 4), (0, 2), (64, 1)])
+def test_the_ranks_shares_of_the_batches_follow_one_another_and_leave_none_out(batches: int, ranks: int) -> None:
+    shares = [share_of_batches(batches, rank, ranks) for rank in range(ranks)]
+    assert [number for share in shares for number in share] == list(range(batches))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+RELAY = """
+import os, time
+from protomer import ranks
+team = ranks.open_team()
+assert not team.hears(False) and not team.agrees(False)
+deadline = time.monotonic() + 20
+if team.rank != 1:                              # only rank 1 is asked; the others notice without any of them waiting in a collective
+    while not team.hears(False):
+        assert time.monotonic() < deadline, "the word did not come"
+else:
+    assert team.hears(True) and team.hears(True)
+assert team.agrees(team.rank == 1)
+assert not team.hears(False) and not team.agrees(False)      # nothing is left under way
+assert team.hears(True) and team.agrees(False)               # all asked at once, and each told the others
+assert not team.hears(False)
+assert team.agrees(team.rank == 2)                           # asked too late to tell
+os.write(1, f"well {team.rank}\\n".encode())
+"""
+
+
+def test_a_rank_that_is_asked_to_stop_tells_the_others_and_all_agree(environment: dict[str, str]) -> None:
+    result = on_ranks(3, [sys.executable, "-c", RELAY], environment)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.split("\n")) == ["", "well 0", "well 1", "well 2"]
 

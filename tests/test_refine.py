@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.simulation_files import read_truth
 from protomer.truth import pose_errors, truth_fsc
-from refinement_runs import environment, protomer, refine_words, simulate_and_import, values
+from refinement_runs import processes_by_rank, protomer, refine_words, running, simulate_and_import, values
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +57,50 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     data: Path, refined: Path, signal_number: signal.Signals
 ) -> None:
     output = data / f"stopped{int(signal_number)}"
-    words = [str(word) for word in refine_words(data, output)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "protomer", *words, "--threads", "1"],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline and not (output / "checkpoint.h5").exists():
-        time.sleep(0.02)
-    process.send_signal(signal_number)
-    code = process.wait(timeout=60)
+    words = refine_words(data, output)
+    with running(words, output) as process:
+        process.send_signal(signal_number)
+        code = process.wait(timeout=60)
     assert code == (75 if signal_number == signal.SIGTERM else -9)
     assert not (output / "summary.json").exists() and not (output / "particles.h5").exists()
     protomer(*words, "--resume")
-    assert json.loads((output / "summary.json").read_text())["resumed"]
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["resumed"] and summary["seconds"] > summary["seconds_this_attempt"]
+    assert summary["images_per_second"] == pytest.approx(160 / summary["seconds"], rel=0.01)
     first, second = values(refined / "particles.h5"), values(output / "particles.h5")
     assert all(first[name] == second[name] for name in first)
     assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)
+
+
+@pytest.mark.parametrize(("ranks", "asked"), [(2, (1,)), (3, (0, 1, 2))])
+def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
+    data: Path, refined: Path, ranks: int, asked: tuple[int, ...]
+) -> None:
+    output = data / f"asked{ranks}"
+    words = refine_words(data, output)
+    with running(words, output, ranks) as launcher:
+        processes = processes_by_rank(launcher)
+        assert sorted(processes) == list(range(ranks))
+        for rank in asked:
+            processes[rank].send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        _, said = launcher.communicate(timeout=30)
+    assert launcher.returncode == 75, said
+    assert said.count("stopped by a signal") == 1 and "from the last checkpoint" in said and "Abort" not in said
+    assert not (output / "summary.json").exists() and not list(output.glob(".partial-*"))
+    protomer(*words, "--resume", ranks=5 - ranks)
+    first, second = values(refined / "particles.h5"), values(output / "particles.h5")
+    assert all(first[name] == second[name] for name in first)
+    assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)
+
+
+def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(data: Path) -> None:
+    output = data / "killed_rank"
+    with running(refine_words(data, output), output, 3) as launcher:
+        processes_by_rank(launcher)[2].kill()
+        said, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode not in (0, 75) and "Killed (signal 9)" in said
+    assert {path.name for path in output.iterdir()} == {"settings.yaml", "log.jsonl", "checkpoint.h5"}
 
 
 def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:

@@ -80,7 +80,7 @@ def _run_in_folder(job: Job, call: Call, team: Team) -> int:
     prepare_environment(threads)
     from protomer.job_run import RunOptions, plan_job, run_job
     if call.dry_run:
-        plan = plan_job(job, call.inputs, call.settings, team.size, threads)
+        plan = plan_job(job, call.inputs, call.settings, team.size, threads, call.backend)
         if team.is_first:
             click.echo(plan.describe(job.name, team.size, threads))
         return 0
@@ -116,7 +116,7 @@ def under_one_roof(work: Callable[[Team], int]) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """0 done, 2 bad input or settings, 75 stopped by a signal after a checkpoint, 1 any other fault."""
+    """0 done, 2 bad input or settings, 75 stopped by a signal (resume me), 1 any other fault."""
     if isinstance(error, ProtomerError):
         return error.exit_code
     return 2 if isinstance(error, click.UsageError) else 1

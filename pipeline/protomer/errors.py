@@ -44,7 +44,7 @@ class NotYetError(InputError):
 
 
 class Stopped(ProtomerError):
-    """A signal asked the job to stop; a checkpoint is on disk and --resume continues from it."""
+    """A signal asked the job to stop; --resume continues from its last checkpoint, if there was one yet."""
 
     exit_code = 75
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,28 @@ class Events:
         if self._path is not None:
             print(f"warning: {text}", file=sys.stderr)
             self.event("warning", **warning)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a run, from its `begin` in the log to its last event: how long it lasted, and how it ended.
+
+    end: done, stopped, failed, or killed where the log just ends.
+    """
+
+    seconds: float
+    end: str
+
+
+def attempts_in(events: list[dict[str, Any]]) -> list[Attempt]:
+    """The attempts that a log tells of, in their order."""
+    begins = [number for number, event in enumerate(events) if event.get("event") == "begin"]
+    attempts = []
+    for first, after in itertools.pairwise([*begins, len(events)]):
+        begun, last = (datetime.fromisoformat(events[number]["time"]) for number in (first, after - 1))
+        end = str(events[after - 1]["event"])
+        attempts.append(Attempt((last - begun).total_seconds(), end if end in ("done", "stopped", "failed") else "killed"))
+    return attempts
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -45,6 +45,12 @@ def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
     return batches
 
 
+def share_of_batches(batches: int, rank: int, ranks: int) -> range:
+    """The numbers of the batches that one rank works on: contiguous, so that what the ranks gather is in the order of the batches."""
+    bounds = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(batches), ranks))])
+    return range(int(bounds[rank]), int(bounds[rank + 1]))
+
+
 @dataclass(frozen=True)
 class PoseTable:
     """Poses of all N particles (alignment.Poses, with rotations as quaternions (N, m, 4))."""

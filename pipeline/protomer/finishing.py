@@ -2,47 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from protomer.errors import InputError
 from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
 from protomer.job_run import JobRun
 from protomer.mask_rule import mask_by_rule
 from protomer.resolution import FscSet, measure_fsc, write_fsc_csv
-from protomer.sharpening import fit_guinier, fsc_weight, sharpened_map
+from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map
 from protomer.volumes import Halves, MapRecord, Volume
 
 GUINIER_FROM_A = 10.0
 SHARED_BEYOND = 2.0  # shells
+LARGE_MASK_EFFECT = 0.1  # FSC of randomised half maps in the mask, at the resolution, from which the mask is called too tight
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """Measured and sharpened half maps: the record; the Guinier fit, None where too few shells allow none; the decay undone."""
+
+    record: MapRecord
+    fit: GuinierFit | None
+    b_factor_A2: float
 
 
 def measure_maps(
     half_maps: Halves[Volume], mask: Volume | None, mask_name: str, symmetry: str, b_factor_A2: float | None, job: JobRun
 ) -> MapRecord:
     """FSC in the given mask, or in one made by rule before any FSC is read; filtered and sharpened map. Warns of what is amiss."""
-    if mask is None:
-        made = mask_by_rule(half_maps)
-        mask, mask_name = made.mask, made.name
-        if not made.found_density:
-            job.events.warn("no_density", "the rule for the mask found no density above the noise; the FSC is measured in a sphere")
-    fsc = measure_fsc(half_maps, mask, mask_name, job.seed)
+    return sharpen(half_maps, choose_mask(half_maps, mask, mask_name, job), symmetry, b_factor_A2, GUINIER_FROM_A, job).record
+
+
+def sharpen(
+    half_maps: Halves[Volume], mask: tuple[Volume, str], symmetry: str, b_factor_A2: float | None, fit_from_A: float, job: JobRun
+) -> Sharpened:
+    """FSC in the mask (with its name), and the mean of the halves weighted by it and sharpened by the B-factor: as given, or fitted."""
+    fsc = measure_fsc(half_maps, *mask, job.seed)
     mean = Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), half_maps.a.voxel_size_A)
     weight, resolution_A = fsc_weight(fsc), fsc.resolution_A_at("corrected")
-    fit = fit_guinier(mean, weight, GUINIER_FROM_A, resolution_A) if np.isfinite(resolution_A) else None
-    b_factor_A2 = b_factor_A2 if b_factor_A2 is not None else (fit.b_factor_A2 if fit else 0.0)
-    return MapRecord(
-        half_maps, sharpened_map(mean, weight, 0.0), sharpened_map(mean, weight, b_factor_A2), None, mask, fsc, symmetry, job.provenance
-    )
+    fit = fit_guinier(mean, weight, fit_from_A, resolution_A) if np.isfinite(resolution_A) else None
+    if b_factor_A2 is None and fit is None:
+        job.events.warn(
+            "no_b_factor",
+            f"too few shells between {fit_from_A:g} Å and the resolution for a Guinier fit: the sharpened map is only filtered",
+        )
+    undone_A2 = b_factor_A2 if b_factor_A2 is not None else fit.b_factor_A2 if fit else 0.0
+    filtered, sharpened = sharpened_map(mean, weight, 0.0), sharpened_map(mean, weight, undone_A2)
+    return Sharpened(MapRecord(half_maps, filtered, sharpened, None, mask[0], fsc, symmetry, job.provenance), fit, undone_A2)
 
 
-def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float) -> None:
-    """Warn where the FSC says nothing, or no more than what both halves were given to begin with (start_A).
+def choose_mask(half_maps: Halves[Volume], mask: Volume | None, name: str, job: JobRun) -> tuple[Volume, str]:
+    """The mask that was given, or the one by rule; in either case before any FSC is read. Raises InputError for values outside 0..1."""
+    if mask is None:
+        made = mask_by_rule(half_maps)
+        if not made.found_density:
+            job.events.warn("no_density", "the rule for the mask found no density above the noise; the FSC is measured in a sphere")
+        return made.mask, made.name
+    lowest, highest = float(mask.data.min()), float(mask.data.max())
+    if not (lowest >= -1e-3 and 0 < highest <= 1 + 1e-3):
+        raise InputError(
+            f"the mask {name} has values from {lowest:.3g} to {highest:.3g}", "values from 0 to 1", "make it with `protomer mask`"
+        )
+    if max(mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)) > 0.5:
+        job.events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
+    return mask, name
+
+
+def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float = np.inf) -> None:
+    """Warn where the FSC says nothing, no more than what both halves were given to begin with (start_A), or mostly what its mask is.
 
     What the halves share reaches further than start_A by a shell or two, and a mask of diameter d in a box of width w mixes w / d shells.
     """
-    resolution_A = fsc.resolution_A_at("corrected")
+    resolution_A, shell = fsc.resolution_A_at("corrected"), int(np.ceil(fsc.shell_at("corrected", 0.143)))
     width_A = fsc.box * fsc.voxel_size_A
     beyond = SHARED_BEYOND + (fsc.box / diameter_px(mask) if mask is not None else 0.0)
     if not np.isfinite(resolution_A):
@@ -55,7 +89,15 @@ def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: f
             "do not believe the map",
         )
     if fsc.is_limited_by_nyquist("corrected"):
-        job.events.warn("limited_by_pixel_size", "the corrected FSC never falls below 0.143: the resolution is that of the pixels")
+        job.events.warn(
+            "limited_by_pixel_size",
+            "the corrected FSC never falls below 0.143: the resolution is that of the pixels, or the half maps are not independent",
+        )
+    if fsc.randomised_from_shell < shell <= fsc.box // 2 and fsc.randomised[shell] > LARGE_MASK_EFFECT:
+        job.events.warn(
+            "tight_mask",
+            f"the mask alone correlates the half maps by {fsc.randomised[shell]:.2f} at their resolution: a wider or softer mask is safer",
+        )
 
 
 def diameter_px(mask: Volume) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from protomer import __version__
 from protomer.backend import resolve_backend
 from protomer.checkpoints import CHECKPOINT_NAME, Checkpoint
 from protomer.errors import InputError, ProtomerError, Stopped
-from protomer.events import LOG_NAME, Events, plain_json, read_events
+from protomer.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
 from protomer.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.output import OutputFolder
 from protomer.progress import Progress, describe_seconds, show_progress
@@ -79,10 +80,44 @@ class JobRun:
     backend: str
     cache: Path | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    earlier: tuple[Attempt, ...] = ()  # attempts at this run before this one; rank 0 alone knows them
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
         """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
         return show_progress(label, total, self.team.is_first)
+
+    @contextmanager
+    def shared_progress(self, label: str, total: int) -> Iterator[Progress]:
+        """The same for this rank's share of work, without collectives, that calls check_stop: all ranks leave it together.
+
+        A rank that was asked to stop, or hears of one that was, skips the rest of its share; then Stopped is raised on every rank.
+        """
+        is_stopping = False
+        try:
+            with self.progress(label, total) as line:
+                yield line
+        except Stopped:
+            is_stopping = True
+        self.stop_together(is_stopping)
+
+    def check_stop(self) -> None:
+        """Raise Stopped where a signal asked this rank, or another that it has heard from, to stop; waits for none.
+
+        To be called after each piece of work; where there are several ranks, inside `shared_progress`.
+        """
+        if self.team.hears(self.stop.requested):
+            raise Stopped(self._stop_message())
+
+    def stop_together(self, is_stopping: bool = False) -> None:
+        """Raise Stopped on every rank where any was asked to stop: to be called by all of them, at the same place."""
+        if self.team.agrees(is_stopping or self.stop.requested):
+            raise Stopped(self._stop_message())
+
+    def _stop_message(self) -> str:
+        """What a stopped run left, and how to go on."""
+        if self.checkpoint.path.exists():
+            return "stopped by a signal; the same command with --resume goes on from the last checkpoint"
+        return "stopped by a signal before any checkpoint was due; the same command with --resume starts from the beginning"
 
 
 def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], options: RunOptions,
@@ -93,10 +128,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     """
     team = Team() if team is None else team
     checked = job.settings.from_mapping(settings)
-    backend, why = resolve_backend(options.backend)
-    if team.size > 1 and not job.ranks:
-        raise InputError(f"{job.name} was started on {team.size} ranks", "one process: this job does not share its work",
-                         f"start it without mpiexec: protomer {job.name} ...")
+    backend, why = _resolve_place(job, options.backend, team.size)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
     start = team.on_first(lambda: _begin(options, record))
@@ -107,14 +139,24 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
         run = _open(job, options, record, team, stop)
         run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
                          resumed=start == "resumed")
+        _tell_how_it_goes_on(job, run)
         return _work(job, found, checked, run, start == "new")
 
 
-def plan_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], ranks: int, threads: int) -> Plan:
-    """What a run would take (--dry-run): checks settings and inputs, writes nothing."""
+def plan_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], ranks: int, threads: int, backend: str = "auto") -> Plan:
+    """What a run would take (--dry-run): checks settings, backend and inputs as the run itself does, and writes nothing."""
     checked = job.settings.from_mapping(settings)
+    _resolve_place(job, backend, ranks)
     plan: Plan = importlib.import_module(job.entry).plan(resolve_inputs(job, inputs), checked, ranks, threads)
     return plan
+
+
+def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
+    """The backend, and why. Raises InputError where it is missing, or where the job cannot share its work over ranks."""
+    if ranks > 1 and not job.ranks:
+        raise InputError(f"{job.name} was started on {ranks} ranks", "one process: this job does not share its work",
+                         f"start it without mpiexec: protomer {job.name} ...")
+    return resolve_backend(backend)
 
 
 def _begin(options: RunOptions, record: RunRecord) -> str:
@@ -133,7 +175,18 @@ def _open(job: Job, options: RunOptions, record: RunRecord, team: Team, stop: St
     output = OutputFolder(options.output, team.is_first, lambda name: events.event("wrote", file=name))
     provenance = {"program": "protomer", **record.essence(), "inputs": dict(record.inputs), "seed": record.settings["seed"]}
     return JobRun(output, team, events, stop, Checkpoint(options.output / CHECKPOINT_NAME, record.identity, team),
-                  options.threads or team.cpus(), record.settings["seed"], record.backend, options.cache, provenance)
+                  options.threads or team.cpus(), record.settings["seed"], record.backend, options.cache, provenance,
+                  tuple(attempts_in(earlier)))
+
+
+def _tell_how_it_goes_on(job: Job, run: JobRun) -> None:
+    """One line on how the last attempt ended and where this one begins (rank 0, resumed runs)."""
+    if not run.earlier:
+        return
+    ended = {"killed": "ended without a word (killed, or the machine went down)", "stopped": "was stopped by a signal",
+             "failed": "failed", "done": "was done, but its outputs are no longer whole"}[run.earlier[-1].end]
+    where = "from its last checkpoint" if run.checkpoint.path.exists() else "from the beginning"
+    print(f"{job.name}: the last attempt {ended}; going on {where}", file=sys.stderr)
 
 
 def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: bool) -> dict[str, Any]:
@@ -168,7 +221,10 @@ def _log_failure(run: JobRun, error: BaseException) -> None:
 def _finish(job: Job, run: JobRun, results: Mapping[str, Any], seconds: float, resumed: bool) -> dict[str, Any]:
     """Write summary.json, the completion mark, then remove the checkpoint (rank 0)."""
     folder = run.output.folder
-    summary = {"job": job.name, "status": "done", "version": __version__, **results, "seconds": round(seconds, 3), "resumed": resumed,
+    total = seconds + sum(attempt.seconds for attempt in run.earlier)
+    rate = {"images_per_second": round(results["images"] / total, 3)} if "images" in results else {}
+    summary = {"job": job.name, "status": "done", "version": __version__, **results, "seconds": round(total, 3),
+               "seconds_this_attempt": round(seconds, 3), **rate, "resumed": resumed,
                "warnings": list(run.events.warnings), "inputs": run.provenance["inputs"],
                "outputs": describe_outputs(folder, [SETTINGS_NAME, *written_names(folder)])}
     text = json.dumps(summary, indent=1, default=plain_json, ensure_ascii=False)

@@ -33,6 +33,40 @@ def launched_rank(environment: Mapping[str, str]) -> int:
     return next((int(environment[name]) for name in _RANK_NAMES if name in environment), 0)
 
 
+class Relay:
+    """A word that one rank passes to all others without waiting: they hear it when they next listen, and settle it when they meet.
+
+    It travels on a communicator of its own, so that it meets no other message.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self._world, self._sent, self._received = world, list[Any](), 0
+
+    def listen(self, asked: bool) -> bool:
+        """Whether this rank is asked, or another that has been heard so far; the first rank to know tells the others."""
+        self._receive_waiting()
+        if asked and not self._sent and not self._received:
+            self._sent = [self._world.isend(None, other) for other in range(self._world.size) if other != self._world.rank]
+        return asked or self._received > 0
+
+    def meet(self, asked: bool) -> bool:
+        """Whether any rank is asked; the same on every rank. No word is under way afterwards."""
+        told = self._world.allgather((bool(asked), len(self._sent) > 0))
+        others = sum(was_sent for rank, (_, was_sent) in enumerate(told) if rank != self._world.rank)
+        while self._received < others:
+            self._world.recv()
+            self._received += 1
+        for request in self._sent:
+            request.wait()
+        self._sent, self._received = [], 0
+        return any(flag or was_sent for flag, was_sent in told)
+
+    def _receive_waiting(self) -> None:
+        while self._world.iprobe():
+            self._world.recv()
+            self._received += 1
+
+
 @dataclass(frozen=True)
 class Team:
     """All ranks of this job. `rank` counts from 0; collective methods must be called by every rank in the same order."""
@@ -41,6 +75,7 @@ class Team:
     size: int = 1
     _world: Any = None
     _failures: Any = None  # its own communicator, so that a rank that fails meets no collective of those still working
+    _relay: Relay | None = None
 
     @property
     def is_first(self) -> bool:
@@ -77,6 +112,14 @@ class Team:
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes; the same answer on every rank."""
         return bool(flag) if self._world is None else any(self._world.allgather(bool(flag)))
+
+    def hears(self, asked: bool) -> bool:
+        """Whether this rank is asked to stop, or has heard from another that is; tells the others, and waits for none."""
+        return asked if self._relay is None else self._relay.listen(asked)
+
+    def agrees(self, asked: bool) -> bool:
+        """Whether any rank is asked to stop; the same answer on every rank, which all must call this."""
+        return asked if self._relay is None else self._relay.meet(asked)
 
     def gather_rows(self, rows: np.ndarray) -> np.ndarray:
         """The rows (n_rank, ...) of rank 0, 1, ... joined along the first axis, on every rank. Any dtype; shares may be empty."""
@@ -156,4 +199,4 @@ def open_team() -> Team:
                          "speaks (mpich: --mpi=pmi2, Open MPI: --mpi=pmix)")
     if world.size == 1:
         return Team()
-    return Team(world.rank, world.size, world.Dup(), world.Dup())
+    return Team(world.rank, world.size, world.Dup(), world.Dup(), Relay(world.Dup()))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from protomer.report.build import Report
-from protomer.report.drawing import new_figure, styled
 from protomer.report.figures import histogram_figure
-from protomer.report.pictures import orientation_figure, projections_figure
+from protomer.report.pictures import image_pairs_figure, orientation_figure, projections_figure
 from protomer.simulation import Simulator
 from protomer.simulation_draws import PARTICLE
 from protomer.volumes import Volume
@@ -20,28 +19,11 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 
 
-@styled
 def examples_figure(simulator: Simulator) -> Figure:
     """The first images that hold a particle: as written, and before the noise; each image in its own greys."""
     rows = np.flatnonzero(simulator.truth.junk == PARTICLE)[:EXAMPLES]
-    written = simulator.images(rows)
     clean = simulator.signal(simulator.truth.take(rows), rows)
-    figure, axes = new_figure(columns=max(len(rows), 1), width_in=9.6, height_in=3.4)
-    for panel in axes[len(rows) :]:
-        panel.set_visible(False)
-    for panel, noisy, signal, row in zip(axes, written, clean, rows, strict=False):
-        pair = np.concatenate([_stretched(signal), _stretched(noisy)])  # the first row of an array is drawn at the bottom
-        panel.imshow(pair, cmap="gray", origin="lower", interpolation="nearest", vmin=0.0, vmax=1.0)
-        panel.set(xticks=[], yticks=[], title=f"image {row + 1}")
-        panel.grid(False)
-        panel.spines[:].set_visible(False)
-    return figure
-
-
-def _stretched(image: np.ndarray) -> np.ndarray:
-    """An image with its 1st and 99th percentiles brought to 0 and 1."""
-    low, high = np.percentile(image, (1.0, 99.0))
-    return np.asarray((image - low) / max(high - low, 1e-12))
+    return image_pairs_figure(list(simulator.images(rows)), list(clean), [f"image {row + 1}" for row in rows])
 
 
 def simulation_report(simulator: Simulator, volume: Volume, start: Volume, warnings: list[dict[str, str]]) -> str:

@@ -68,3 +68,8 @@ def pixel_size_notes(particles: Particles, table_pixel_sizes_A: np.ndarray, head
         notes.append(f"the optics groups have pixel sizes from {table_pixel_sizes_A.min():.5g} to {table_pixel_sizes_A.max():.5g} Å; "
                      "that is legal, each group keeps its own")
     return notes
+
+
+def image_name(table: Particles, row: int) -> str:
+    """N@stack of a row."""
+    return f"{int(table.stack_index[row]) + 1}@{table.stacks[int(table.stack[row])].path}"

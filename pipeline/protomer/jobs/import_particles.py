@@ -21,7 +21,9 @@ from protomer.formats.cs import read_cs_particles
 from protomer.formats.stack_table import read_stack_particles
 from protomer.formats.star import read_star_particles
 from protomer.image_check import ImageCheck, check_images
+from protomer.import_report import import_report
 from protomer.particles import Particles
+from protomer.table_check import image_name
 
 if TYPE_CHECKING:
     from protomer.job_run import Inputs, JobRun, Plan
@@ -35,7 +37,12 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     """Read, check, normalise, split, write; returns the counts for summary.json. Raises InputError for what cannot be used."""
     table = _with_warnings_told(job, lambda: read_table(inputs, settings))
     with job.progress("checking images", len(np.unique(table.image_uid))) as line:
-        images = _with_warnings_told(job, lambda: check_images(table, job.threads, line.advance))
+
+        def advance(images: int) -> None:
+            line.advance(images)
+            job.check_stop()
+
+        images = _with_warnings_told(job, lambda: check_images(table, job.threads, advance))
     for note in table_check.pixel_size_notes(table, np.array([g.pixel_size_A for g in table.optics_groups]), images.header_pixel_sizes_A):
         job.events.warn("pixel_size", note)
     reasons = unusable_rows(table, images, settings)
@@ -47,7 +54,11 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     job.output.write_text("rejected.csv", _rejected_csv(table, reasons))
     with job.output.writing("particles.h5") as path:
         hdf5.write_particles(path, particles)
-    return _summary(table, particles, reasons)
+    counts = _summary(table, particles, reasons)
+    if reasons:
+        job.events.warn("rejected", f"{len(reasons)} of {len(table)} rows were left out; rejected.csv says which and why")
+    job.output.write_text("report.html", import_report(particles, counts, job))
+    return counts
 
 
 def plan(inputs: Inputs, settings: ImportSettings, ranks: int, threads: int) -> Plan:
@@ -148,11 +159,6 @@ def binned(particles: Particles, factor: float) -> Particles:
             raise InputError(f"bin {factor:g} leaves {box} of {group.box} pixels", "a box of at least 8 pixels", "bin less")
         groups.append(replace(group, box=box, pixel_size_A=group.pixel_size_A * group.box / box))
     return replace(particles, optics_groups=tuple(groups))
-
-
-def image_name(table: Particles, row: int) -> str:
-    """N@stack of a row."""
-    return f"{int(table.stack_index[row]) + 1}@{table.stacks[int(table.stack[row])].path}"
 
 
 def _rejected_csv(table: Particles, reasons: dict[int, str]) -> str:

@@ -11,18 +11,15 @@ from scipy import fft
 
 from protomer.declarations.postprocess import PostprocessSettings
 from protomer.errors import InputError
-from protomer.formats.hdf5 import read_map_record, write_map_record
-from protomer.formats.mrc import read_header, read_volume, write_volume
+from protomer.finishing import Sharpened, choose_mask, sharpen, warn_of_resolution, write_maps
+from protomer.formats.hdf5 import read_map_record
+from protomer.formats.mrc import read_header, read_volume
 from protomer.job_run import Inputs, JobRun, Plan
-from protomer.mask_rule import mask_by_rule
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, guinier_figure, projections_figure, slices_figure
-from protomer.resolution import FscSet, measure_fsc, write_fsc_csv
-from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.volumes import Halves, Volume
 
 HDF5_ENDINGS = (".h5", ".hdf5")
-LARGE_MASK_EFFECT = 0.1  # FSC of randomised half maps in the mask, at the resolution, from which the mask is called too tight
 
 
 @dataclass(frozen=True)
@@ -37,19 +34,17 @@ def run(inputs: Inputs, settings: PostprocessSettings, job: JobRun) -> dict[str,
     """Measure, filter, sharpen, write."""
     with fft.set_workers(job.threads):
         given = load(inputs.volume, settings)
-        mask, mask_name = choose_mask(inputs.mask, given.half_maps, settings, job)
-        fsc = measure_fsc(given.half_maps, mask, mask_name, settings.seed)
-        warn_of_trouble(fsc, mask, job)
-        mean = mean_map(given.half_maps)
-        weight = fsc_weight(fsc)
-        fit, b_factor_A2 = choose_b_factor(mean, weight, fsc, settings, job)
-        record = MapRecord(given.half_maps, sharpened_map(mean, weight, 0.0), sharpened_map(mean, weight, b_factor_A2), None, mask, fsc,
-                           given.symmetry, job.provenance)
-    write(record, fsc, job)
-    results = {"resolution_A": fsc.summary(), "mask": mask_name, "b_factor_A2": round(b_factor_A2, 2), "box": fsc.box,
-               "voxel_size_A": fsc.voxel_size_A}
-    write_report(record, fit, b_factor_A2, job)
-    return results
+        mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask, settings.voxel_size), given.half_maps.a.voxel_size_A)
+        chosen = choose_mask(given.half_maps, mask, "" if inputs.mask is None else inputs.mask.name, job)
+        result = sharpen(given.half_maps, chosen, given.symmetry, settings.b_factor, settings.fit_from, job)
+    job.check_stop()
+    fsc = result.record.fsc
+    assert fsc is not None
+    warn_of_resolution(fsc, record.fsc_mask, job)
+    write_maps(result.record, job)
+    write_report(result, job)
+    return {"resolution_A": fsc.summary(), "mask": fsc.mask_name, "b_factor_A2": round(result.b_factor_A2, 2), "box": fsc.box,
+            "voxel_size_A": fsc.voxel_size_A}
 
 
 def load(paths: tuple[Path | None, ...], settings: PostprocessSettings) -> HalfMapInput:
@@ -74,77 +69,20 @@ def load(paths: tuple[Path | None, ...], settings: PostprocessSettings) -> HalfM
     return HalfMapInput(Halves(halves.a, Volume(halves.b.data, halves.a.voxel_size_A)), "C1")
 
 
-def choose_mask(path: Path | None, half_maps: Halves[Volume], settings: PostprocessSettings, job: JobRun) -> tuple[Volume, str]:
-    """The mask that was given, or the one by rule; in either case before any FSC is read. Raises InputError."""
-    if path is None:
-        made = mask_by_rule(half_maps)
-        if not made.found_density:
-            job.events.warn("no_density", "the rule for the mask found no density above the noise; the FSC is measured in a sphere")
-        return made.mask, made.name
-    mask = read_volume(path, settings.voxel_size)
-    lowest, highest = float(mask.data.min()), float(mask.data.max())
-    if lowest < -1e-3 or highest > 1 + 1e-3 or highest <= 0:
-        raise InputError(f"the mask {path} has values from {lowest:.3g} to {highest:.3g}", "values from 0 to 1",
-                         "make it with `protomer mask`")
-    same_frame = abs(mask.voxel_size_A / half_maps.a.voxel_size_A - 1) < 1e-3  # else measure_fsc refuses it
-    return Volume(mask.data, half_maps.a.voxel_size_A) if same_frame else mask, path.name
+def in_frame(mask: Volume, voxel_size_A: float) -> Volume:
+    """The mask with exactly the maps' voxel size where it differs by rounding only; else as it is, and the FSC refuses it."""
+    return Volume(mask.data, voxel_size_A) if abs(mask.voxel_size_A / voxel_size_A - 1) < 1e-3 else mask
 
 
-def warn_of_trouble(fsc: FscSet, mask: Volume, job: JobRun) -> None:
-    """Warnings about what the curves say."""
-    shell = fsc.shell_at("corrected", 0.143)
-    if fsc.is_limited_by_nyquist("corrected"):
-        job.events.warn("limited_by_pixel_size", "the corrected FSC never falls below 0.143: the resolution is that of the voxels, or "
-                                                 "the half maps are not independent")
-    elif shell == 0:
-        job.events.warn("no_resolution", "the half maps do not agree in any shell: no resolution can be given")
-    at = int(np.ceil(shell))
-    if fsc.randomised_from_shell < at <= fsc.box // 2 and fsc.randomised[at] > LARGE_MASK_EFFECT:
-        job.events.warn("tight_mask", f"the mask alone correlates the half maps by {fsc.randomised[at]:.2f} at their resolution: a "
-                                      "wider or softer mask is safer")
-    if mask.data.max() > 0 and max(mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)) > 0.5:
-        job.events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
-
-
-def mean_map(half_maps: Halves[Volume]) -> Volume:
-    """The mean of the two halves: here, after the FSC, they may meet."""
-    return Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), half_maps.a.voxel_size_A)
-
-
-def choose_b_factor(mean: Volume, weight: np.ndarray, fsc: FscSet, settings: PostprocessSettings,
-                    job: JobRun) -> tuple[GuinierFit | None, float]:
-    """The fit of the Guinier plot, and the B-factor that is undone: as set, or the fit's, or none."""
-    resolution_A = fsc.resolution_A_at("corrected")
-    fit = fit_guinier(mean, weight, settings.fit_from, resolution_A) if np.isfinite(resolution_A) else None
-    if settings.b_factor is not None:
-        return fit, settings.b_factor
-    if fit is None:
-        job.events.warn("no_b_factor", f"too few shells between {settings.fit_from:g} Å and the resolution for a Guinier fit: the "
-                                       "sharpened map is only filtered")
-        return None, 0.0
-    return fit, fit.b_factor_A2
-
-
-def write(record: MapRecord, fsc: FscSet, job: JobRun) -> None:
-    """Write volume.h5, the .mrc copies and fsc.csv."""
-    with job.output.writing("volume.h5") as path:
-        write_map_record(path, record)
-    for name, volume in (("map.mrc", record.map), ("map_sharpened.mrc", record.sharpened), ("mask.mrc", record.fsc_mask)):
-        assert volume is not None
-        with job.output.writing(name) as path:
-            write_volume(path, volume)
-    with job.output.writing("fsc.csv") as path:
-        write_fsc_csv(path, fsc)
-
-
-def write_report(record: MapRecord, fit: GuinierFit | None, b_factor_A2: float, job: JobRun) -> None:
+def write_report(result: Sharpened, job: JobRun) -> None:
     """Write report.html."""
+    record, fit = result.record, result.fit
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None
     report = Report("Post-processing", job.events.warnings, {"mask": fsc.mask_name, "box": f"{fsc.box} voxels of {fsc.voxel_size_A:.4g} Å"})
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.headline("unmasked", fsc.describe("unmasked").split(" (")[0], "FSC at 0.143")
-    report.headline("B-factor", f"{b_factor_A2:.0f} Å²", "decay undone by sharpening")
+    report.headline("B-factor", f"{result.b_factor_A2:.0f} Å²", "decay undone by sharpening")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
     report.section("Map")

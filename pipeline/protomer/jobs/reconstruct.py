@@ -9,13 +9,12 @@ import numpy as np
 
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
-from protomer.expectation import PoseTable, make_batches
+from protomer.expectation import PoseTable, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, with_map, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
-from protomer.jobs.refine import stop_if_asked
 from protomer.particles import Particles
 from protomer.refinement import Setup, reconstruct_halves, survey_images
 from protomer.report.build import Report
@@ -57,8 +56,7 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
     """Batches of both halves and this rank's share of them."""
     box, pixel_A = common_frame(particles)
     batches = make_batches(particles, 1, job.seed)
-    share = np.array_split(np.arange(len(batches)), job.team.size)[job.team.rank]
-    numbers = range(int(share[0]), int(share[-1]) + 1) if len(share) else range(0)
+    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     plane = HalfPlane(box, largest_radius(box))
     store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
     return Setup(
@@ -74,9 +72,9 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         True,
         job.seed,
         job.threads,
-        job.progress,
+        job.shared_progress,
         np.zeros((1, 1)),
-        check_stop=lambda: stop_if_asked(job),
+        check_stop=job.check_stop,
     )
 
 
@@ -111,6 +109,7 @@ def finish(
     return {
         "particles_in": len(particles),
         "particles_out": len(particles),
+        "images": len(np.unique(particles.image_uid)),
         "resolution_A": record.fsc.summary(),
         "mask": record.fsc.mask_name,
         "symmetry": inputs.symmetry,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from protomer.declarations.refine import RefineSettings
-from protomer.errors import InputError, Stopped
-from protomer.expectation import Model, PoseTable, make_batches
+from protomer.errors import InputError
+from protomer.expectation import Model, PoseTable, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
@@ -79,8 +79,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     group = operators(inputs.symmetry, inputs.axes)
     folds = settings.cross_fit_folds if min(np.bincount(particles.half)) >= 8 * settings.cross_fit_folds else 1
     batches = make_batches(particles, folds, job.seed)
-    share = np.array_split(np.arange(len(batches)), job.team.size)[job.team.rank]
-    numbers = range(int(share[0]), int(share[-1]) + 1) if len(share) else range(0)
+    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     plane = HalfPlane(box, largest_radius(box))
     store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
     join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
@@ -109,19 +108,11 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         settings.marginalise,
         job.seed,
         job.threads,
-        job.progress,
+        job.shared_progress,
         np.zeros((1, 1)),
         masking,
-        lambda: stop_if_asked(job),
+        job.check_stop,
     )
-
-
-def stop_if_asked(job: JobRun) -> None:
-    """Raise Stopped after a signal: the last iteration's checkpoint is on disk."""
-    if job.stop.requested:
-        raise Stopped(
-            "stopped by a signal; the last finished iteration is in the checkpoint: the same command with --resume goes on from there"
-        )
 
 
 def resampled(volume: Volume, box: int, pixel_A: float) -> np.ndarray:
@@ -223,6 +214,7 @@ def finish(
     return {
         "particles_in": len(particles),
         "particles_out": len(particles),
+        "images": len(np.unique(particles.image_uid)),
         "resolution_A": record.fsc.summary(),
         "mask": record.fsc.mask_name,
         "symmetry": inputs.symmetry,

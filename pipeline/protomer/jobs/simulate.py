@@ -42,7 +42,12 @@ def _simulate(scatterers: tuple[Scatterer, ...], inputs: Inputs, settings: Simul
     design, truth = simulator.design, simulator.truth
     volume = simulator.volume()
     with job.progress("simulating", len(truth)) as line, job.output.writing("particles.mrcs") as path:
-        write_blocks(path, simulator.blocks(), (design.number, design.box, design.box), design.pixel_size_A, line.advance)
+
+        def advance(images: int) -> None:
+            line.advance(images)
+            job.check_stop()
+
+        write_blocks(path, simulator.blocks(), (design.number, design.box, design.box), design.pixel_size_A, advance)
     for name, is_truth, poses in (("particles.star", False, _stated_poses(truth, settings)),
                                   ("truth.star", True, (truth.rotation, truth.shift_A))):
         with job.output.writing(name) as path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,26 @@ def _scale_bar(panel: Axes, box: int, voxel_size_A: float) -> None:
     start, height = 0.05 * box, 0.06 * box
     panel.plot([start, start + length_A / voxel_size_A], [height, height], color="white", linewidth=3, solid_capstyle="butt")
     panel.annotate(f"{length_A:g} Å", (start, height + 0.02 * box), color="white", fontsize=8, va="bottom")
+
+
+@styled
+def image_pairs_figure(above: Sequence[np.ndarray], below: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """A row of images, each over another of the same size, such as noisy over clean; every image in its own greys."""
+    figure, axes = new_figure(columns=max(len(above), 1), width_in=9.6, height_in=3.4)
+    for panel, upper, lower, title in zip(axes, above, below, titles, strict=True):
+        pair = np.concatenate([_stretched(lower), _stretched(upper)])  # the first row of an array is drawn at the bottom
+        panel.imshow(pair, cmap="gray", origin="lower", interpolation="nearest", vmin=0.0, vmax=1.0)
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(title, fontsize=7.5)
+        panel.grid(False)
+        panel.spines[:].set_visible(False)
+    return figure
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """An image with its 1st and 99th percentiles brought to 0 and 1."""
+    low, high = np.percentile(image, (1.0, 99.0))
+    return np.asarray((image - low) / max(high - low, 1e-12))
 
 
 def viewing_directions(rotation: np.ndarray) -> np.ndarray:
