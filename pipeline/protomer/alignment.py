@@ -17,7 +17,7 @@ from protomer_kernels.slices import extract_slices, transform_volume
 
 MODES = 4
 SAME_MODE_RAD = 0.12
-STARTS_APART_RAD = 0.2
+STARTS_APART_RAD = 0.1
 HOPELESS = 30.0  # log units below the best start
 LEAST_WEIGHT = 1e-3  # of a mode that is climbed again or inserted
 
