@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from protomer_kernels.grid_scores import grid_scores, shift_ramps  # noqa: E402
 from protomer_kernels.half_plane import HalfPlane, largest_radius  # noqa: E402
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices  # noqa: E402
-from protomer_kernels.newton import new_scratch, normal_equations  # noqa: E402
+from protomer_kernels.normal_equations import new_scratch, normal_equations  # noqa: E402
 from protomer_kernels.rotations import matrices_from_quaternions, super_fibonacci_grid  # noqa: E402
 from protomer_kernels.slices import extract_slices, transform_volume  # noqa: E402
 
@@ -32,10 +32,10 @@ SCORING_RADIUS, SCORING_IMAGES, SCORING_ROTATIONS = 16, 32, 2048
 
 
 @numba.njit
-def _normal_equations_of_each(volume, rotations, data, amplitude, kx, ky, box, scratch, sums):  # type: ignore[no-untyped-def]
+def _normal_equations_of_each(volume, rotations, batch, plane, scratch, sums):  # type: ignore[no-untyped-def]
     """normal_equations once per slice, without Python between."""
     for n in range(len(rotations)):
-        normal_equations(volume, rotations[n], np.zeros(2), data[n], amplitude[n], kx, ky, box, scratch, sums)
+        normal_equations(volume, rotations[n], np.zeros(2), (batch[0][n], batch[1][n]), plane, scratch, sums)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -62,12 +62,12 @@ def slice_rates(box: int) -> dict[str, float]:
     scratch, sums = new_scratch(), np.empty(21)
     accumulator = empty_accumulator(radius)
     scale = fixed_point_scale(float(number), (REPEATS + 1) * number)
-    shifts_px, weights = np.zeros((number, 2)), np.ones(number)
+    poses = (np.arange(number), rotations, np.zeros((number, 2)), np.ones(number))
+    batch, arrays = (data, amplitude), plane.arrays(len(plane))
     works: dict[str, Callable[[], object]] = {
         "extract_slices": lambda: extract_slices(volume, rotations.astype(np.float32), plane.kx, plane.ky, data),
-        "normal_equations": lambda: _normal_equations_of_each(volume, rotations, data, amplitude, plane.kx, plane.ky, box, scratch, sums),
-        "insert_slices": lambda: insert_slices(np.arange(number), rotations, shifts_px, weights, data, amplitude, plane.kx, plane.ky, box,
-                                               scale, 1, accumulator)}
+        "normal_equations": lambda: _normal_equations_of_each(volume, rotations, batch, arrays, scratch, sums),
+        "insert_slices": lambda: insert_slices(poses, batch, arrays, scale, 1, accumulator)}
     return {name: cpu_seconds(work) / number / len(plane) * 1e9 for name, work in works.items()}
 
 

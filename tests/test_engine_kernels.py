@@ -75,7 +75,7 @@ def extract(volume: np.ndarray, turns: np.ndarray, plane: HalfPlane = PLANE) -> 
 def insert(turns, shifts, weights, data, amplitude, scale, slabs=1, image=None) -> np.ndarray:  # type: ignore[no-untyped-def]
     out = insertion.empty_accumulator(RADIUS)
     image = np.arange(len(turns)) if image is None else image
-    insertion.insert_slices(image, turns, shifts, weights, data, amplitude, PLANE.kx, PLANE.ky, BOX, scale, slabs, out)
+    insertion.insert_slices((image, turns, shifts, weights), (data, amplitude), PLANE.arrays(len(PLANE)), scale, slabs, out)
     return out
 
 
@@ -376,7 +376,7 @@ def turned(step: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 def climb(model, image, turns, shifts, data, amplitude, steps, priors=newton.NO_PRIOR, extent=newton.NO_EXTENT):  # type: ignore[no-untyped-def]
     turns, shifts, sums = turns.copy(), shifts.copy(), np.empty((len(turns), 21))
-    newton.climb_poses(model, image, turns, shifts, data, amplitude, PLANE.kx, PLANE.ky, BOX, steps, priors, extent, sums)
+    newton.climb_poses(model, (image, turns, shifts), (data, amplitude), PLANE.arrays(len(PLANE)), steps, (priors, extent), sums)
     return turns, shifts, sums
 
 
@@ -589,7 +589,7 @@ def test_residual_power_equals_direct_sums_over_shells() -> None:
     amplitude = rng.uniform(-1, 1, (4, len(PLANE))).astype(np.float32)
     shifts = rng.uniform(-4, 4, (4, 2))
     out = np.full((4, 3, RADIUS + 1), np.nan)
-    noise.residual_power(as_pairs(v), shifts, as_pairs(y), amplitude, PLANE.kx, PLANE.ky, BOX, PLANE.shell, out)
+    noise.residual_power(as_pairs(v), shifts, (as_pairs(y), amplitude), PLANE.arrays(len(PLANE)), PLANE.shell, out)
     centred = y * np.exp(-2j * np.pi * shifts @ PLANE.coordinates.T / BOX)
     model_ft = amplitude.astype(float) * v
     for s in range(RADIUS + 1):

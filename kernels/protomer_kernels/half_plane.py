@@ -65,6 +65,10 @@ class HalfPlane:
         """How many coefficients have |k| <= radius; they are the first ones."""
         return int(np.count_nonzero((self.coordinates.astype(np.int64) ** 2).sum(1) <= int(radius) ** 2))
 
+    def arrays(self, length: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """kx and ky of the first `length` coefficients, and the box, as kernels take them."""
+        return self.kx[:length], self.ky[:length], self.box
+
     def __len__(self) -> int:
         return len(self.coordinates)
 

@@ -16,8 +16,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from protomer_kernels.gather import ONE, mate_sign
+from protomer_kernels.padded import PADDING
 from protomer_kernels.prefetch import prefetch
-from protomer_kernels.slices import PADDING, volume_radius
+from protomer_kernels.slices import volume_radius
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 HEADROOM_BITS = 61
@@ -104,40 +105,46 @@ def _scatter_block(flat, plane, row, terms, bases, count, first, last):
 
 
 @numba.njit(cache=True)
-def _insert_one(accumulator, rotation, shift_per_box, scale, data, amplitude, kx, ky, first, last, terms, bases):
+def _insert_one(accumulator, pose, scale, image, plane, slab, scratch):
     """Adds one slice's terms to the planes first <= z < last of the accumulator."""
+    rotation, shift_per_box = pose
+    data, amplitude = image
+    kx, ky, _ = plane
+    first, last = slab
+    terms, bases = scratch
     p = np.float32(PADDING)
     scaled = (np.float32(rotation[0, 0]) * p, np.float32(rotation[0, 1]) * p, np.float32(rotation[1, 0]) * p,
               np.float32(rotation[1, 1]) * p, np.float32(rotation[2, 0]) * p, np.float32(rotation[2, 1]) * p)
-    plane, row = accumulator.shape[1] * accumulator.shape[2], accumulator.shape[2]
-    strides = (np.float32((accumulator.shape[0] - 1) // 2), plane, row)
+    layer, row = accumulator.shape[1] * accumulator.shape[2], accumulator.shape[2]
+    strides = (np.float32((accumulator.shape[0] - 1) // 2), layer, row)
     flat = accumulator.ravel()
     for start in range(0, kx.shape[0], BLOCK):
         stop = min(start + BLOCK, kx.shape[0])
         _prepare_block(strides, scaled, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
                        ky[start:stop], terms, bases)
-        _scatter_block(flat, np.uint64(3 * plane), np.uint64(3 * row), terms, bases, stop - start, first, last)
+        _scatter_block(flat, np.uint64(3 * layer), np.uint64(3 * row), terms, bases, stop - start, first, last)
 
 
 @numba.njit(parallel=True, cache=True)
-def insert_slices(image, rotations, shifts_px, weights, data, amplitude, kx, ky, box, scale, slabs, out):
+def insert_slices(poses, batch, plane, scale, slabs, out):
     """Adds S slices to the accumulator `out`, eq. (1).
 
-    image (S,) the row of data and amplitude of each slice; rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; data (n, 2, K),
-    amplitude (n, K), kx, ky (K,) float32; scale from fixed_point_scale; slabs
-    is the number of threads to share the planes among.
+    poses: image (S,) the row of the batch that each slice belongs to, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; batch:
+    data (n, 2, K) and amplitude (n, K) float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; slabs is the count of
+    threads to share the planes among.
     """
-    planes = out.shape[0]
-
+    image, rotations, shifts_px, weights = poses
+    data, amplitude = batch
+    box = plane[2]
     edges = np.empty(slabs + 1, np.int64)
     for s in range(slabs + 1):
-        edges[s] = planes * s // slabs
+        edges[s] = out.shape[0] * s // slabs
     for s in numba.prange(slabs):
-        terms, bases = np.empty((6, BLOCK), np.float32), np.empty((2, BLOCK), np.int64)
+        scratch = (np.empty((6, BLOCK), np.float32), np.empty((2, BLOCK), np.int64))
         for n in range(image.shape[0]):
-            shift_per_box = (np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box))
-            _insert_one(out, rotations[n], shift_per_box, scale * weights[n], data[image[n]], amplitude[image[n]], kx, ky,
-                        edges[s], edges[s + 1], terms, bases)
+            pose = (rotations[n], (np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box)))
+            own = (data[image[n]], amplitude[image[n]])
+            _insert_one(out, pose, scale * weights[n], own, plane, (edges[s], edges[s + 1]), scratch)
 
 
 def accumulator_values(accumulator: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

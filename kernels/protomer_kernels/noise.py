@@ -9,12 +9,14 @@ from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 
 @numba.njit(parallel=True, cache=True)
-def residual_power(slices, shifts_px, data, amplitude, kx, ky, box, shell, out):
+def residual_power(slices, shifts_px, batch, plane, shell, out):
     """Residuals and projection products of n images, by shell.
 
-    slices (n, 2, K), data (n, 2, K), amplitude (n, K) float32; shifts_px (n, 2); shell (K,) int32. out (n, 3, shells) float64:
-    sum |Y exp(-2 pi i k.shift / box) - A V|^2, sum Re(Y* A V) and sum |A V|^2.
+    slices (n, 2, K) float32; shifts_px (n, 2); batch: data (n, 2, K) and amplitude (n, K) float32; plane: kx, ky (K,) float32 and the box;
+    shell (K,) int32. out (n, 3, shells) float64: sum |Y exp(-2 pi i k.shift / box) - A V|^2, sum Re(Y* A V) and sum |A V|^2.
     """
+    data, amplitude = batch
+    kx, ky, box = plane
     for n in numba.prange(data.shape[0]):
         sx, sy = np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box)
         out[n] = 0.0

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import scipy.fft
 
 from protomer_kernels.gather import load_cell_value, mate_sign
-
-PADDING = 2
+from protomer_kernels.padded import PADDING, padded_transform
 
 
 def gridding_correction(box: int) -> np.ndarray:
@@ -29,18 +27,10 @@ def transform_volume(volume: np.ndarray, radius: int, amplitude: float = 1.0, wo
     """Map (D, D, D) float32 -> Fourier volume (n, n, r + 1, 2) float32, n = 2 r + 1, r = volume_radius(radius), scaled so that its
     slices are unitary transforms of the map's projections: F(map) / D * amplitude."""
     box = len(volume)
-    padded = PADDING * box
     correction = (1.0 / gridding_correction(box)).astype(np.float32)
-    big = np.zeros((padded,) * 3, np.float32)
-    low = padded // 2 - box // 2
-    inside = slice(low, low + box)
-    big[inside, inside, inside] = volume * correction[:, None, None] * correction[:, None] * (correction * np.float32(amplitude / box))
-    spectrum = scipy.fft.rfftn(scipy.fft.ifftshift(big), workers=workers)
-    r = volume_radius(radius)
-    rows = np.arange(-r, r + 1) % padded
-    columns = np.minimum(np.arange(r + 1), padded // 2)
-    crop = spectrum[np.ix_(rows, rows, columns)].astype(np.complex64, copy=False)
-    return np.ascontiguousarray(crop).view(np.float32).reshape(2 * r + 1, 2 * r + 1, r + 1, 2)
+    corrected = volume * correction[:, None, None] * correction[:, None] * (correction * np.float32(amplitude / box))
+    spectrum = padded_transform(corrected.astype(np.float32, copy=False), volume_radius(radius), workers)
+    return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import scipy.fft
 
-from protomer_kernels.slices import PADDING, gridding_correction
+from protomer_kernels.padded import PADDING, map_of_transform
+from protomer_kernels.slices import gridding_correction
 
 
 @numba.njit(cache=True)
@@ -49,18 +49,8 @@ def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, b
     """
     solved = np.empty(numerator.shape, np.complex64)
     _divide(numerator, weight, ridge.astype(np.float64), solved)
-    padded = PADDING * box
-    centre = (numerator.shape[0] - 1) // 2
-    reach = min(centre, padded // 2 - 1)
-    rows = np.arange(-reach, reach + 1)
-    spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
-    spectrum[np.ix_(rows % padded, rows % padded, np.arange(reach + 1))] = solved[
-        centre - reach : centre + reach + 1, centre - reach : centre + reach + 1, : reach + 1
-    ]
-    volume = scipy.fft.fftshift(scipy.fft.irfftn(spectrum, s=(padded,) * 3, workers=workers, overwrite_x=True))
-    low = padded // 2 - box // 2
-    inside = slice(low, low + box)
+    volume = map_of_transform(solved, box, workers)
     correction = (1.0 / gridding_correction(box)).astype(np.float32)
-    return (volume[inside, inside, inside] * np.float32(box) * correction[:, None, None] * correction[:, None] * correction).astype(
-        np.float32
-    )
+    volume *= correction[:, None, None] * np.float32(box)
+    volume *= correction[:, None] * correction
+    return volume

@@ -9,7 +9,8 @@ import numpy as np
 from protomer.images import Whitened
 from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.newton import NO_EXTENT, NO_PRIOR, climb_poses, covariance_and_log_determinant
+from protomer_kernels.newton import UNBOUNDED, climb_poses, covariance_and_log_determinant
+from protomer_kernels.normal_equations import SUMS
 from protomer_kernels.posterior import distinct_modes, mode_weights
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
@@ -17,6 +18,8 @@ from protomer_kernels.slices import extract_slices, transform_volume
 MODES = 4
 SAME_MODE_RAD = 0.12
 STARTS_APART_RAD = 0.2
+HOPELESS = 30.0  # log units below the best start
+LEAST_WEIGHT = 1e-3  # of a mode that is climbed again or inserted
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,11 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     rotation = reference.grid[best]
     shift = reference.shifts_px[np.take_along_axis(shifts, best, axis=1)].astype(np.float64)
     present = np.ones((number, best.shape[1]), bool)
-    sums = np.empty((number, 0, 21))
+    sums = np.empty((number, 0, SUMS))
     for at, stage in enumerate(search.stages):
         if at:
             rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, stage.keep, STARTS_APART_RAD)
-        sums = _climb(batch, reference, rotation, shift, stage.radius, stage.steps)
+        sums = _climb(batch, reference, rotation, shift, present, stage.radius, stage.steps)
     rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, MODES, STARTS_APART_RAD)
     return refine_modes(batch, reference, search, rotation, shift, present)
 
@@ -99,10 +102,10 @@ def refine_modes(
     batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray
 ) -> Poses:
     """Climbs from known modes (n, m) to the final radius and weighs what remains distinct."""
-    sums = _climb(batch, reference, rotation, shift, search.final_radius, search.final_steps)
+    sums = _climb(batch, reference, rotation, shift, present, search.final_radius, search.final_steps)
     number, modes = present.shape
     covariance = np.empty((number * modes, 15))
-    log_determinant = covariance_and_log_determinant(sums.reshape(-1, 21), covariance).reshape(number, modes)
+    log_determinant = covariance_and_log_determinant(sums.reshape(-1, SUMS), covariance).reshape(number, modes)
     order = np.empty((number, MODES), np.int64)
     log_likelihood = np.where(present, sums[..., 0], -np.inf)
     distinct_modes(rotation, log_likelihood, reference.operators, SAME_MODE_RAD, order)
@@ -118,27 +121,18 @@ def refine_modes(
     )
 
 
-def _climb(batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, radius: int, steps: int) -> np.ndarray:
-    """Refine all starts (n, m) in place over the coefficients within `radius`; returns their sums (n, m, 21)."""
-    number, starts = shift.shape[:2]
+def _climb(
+    batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray, radius: int, steps: int
+) -> np.ndarray:
+    """Refine those starts (n, m) that are present, in place, over the coefficients within `radius`; sums (n, m, 21), 0 for the others."""
     plane, length = reference.plane, reference.plane.prefix(radius)
-    sums = np.empty((number * starts, 21))
-    climb_poses(
-        reference.volume_ft,
-        np.repeat(np.arange(number), starts),
-        rotation.reshape(-1, 3, 3),
-        shift.reshape(-1, 2),
-        batch.data,
-        batch.amplitude,
-        plane.kx[:length],
-        plane.ky[:length],
-        plane.box,
-        steps,
-        NO_PRIOR,
-        NO_EXTENT,
-        sums,
-    )
-    return sums.reshape(number, starts, 21)
+    image, start = np.nonzero(present)
+    turned, moved, found = rotation[image, start], shift[image, start], np.empty((len(image), SUMS))
+    climb_poses(reference.volume_ft, (image, turned, moved), batch.arrays, plane.arrays(length), steps, UNBOUNDED, found)
+    rotation[image, start], shift[image, start] = turned, moved
+    sums = np.zeros((*present.shape, SUMS))
+    sums[image, start] = found
+    return sums
 
 
 def _thin(
@@ -150,9 +144,10 @@ def _thin(
     keep: int,
     apart_rad: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best `keep` starts that lie apart; where there are fewer, the best one again, marked as not present."""
+    """The best `keep` starts that lie apart and are not hopeless; where there are fewer, the best one again, marked as not present."""
     order = np.empty((len(rotation), keep), np.int64)
-    distinct_modes(rotation, np.where(present, log_likelihood, -np.inf), operators, apart_rad, order)
+    likely = np.where(present, log_likelihood, -np.inf)
+    distinct_modes(rotation, likely, operators, apart_rad, order)
     rows, picked = np.arange(len(rotation))[:, None], np.where(order >= 0, order, order[:, :1])
-    kept = (order >= 0) & present[rows, picked]
+    kept = (order >= 0) & (likely[rows, picked] > likely.max(axis=1, keepdims=True) - HOPELESS)
     return np.ascontiguousarray(rotation[rows, picked]), np.ascontiguousarray(shift[rows, picked]), kept

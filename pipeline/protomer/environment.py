@@ -18,6 +18,7 @@ def prepare_environment(threads: int) -> None:
     for name in _THREAD_NAMES:
         os.environ[name] = str(threads)
     os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait would burn the cores that other processes need
     use_kernel_cache()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.alignment import MODES, Poses, Reference, Search, refine_modes, search_globally
+from protomer.alignment import LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.particles import Particles
 from protomer.randomness import uniform
@@ -22,7 +22,6 @@ from protomer_kernels.rotations import matrices_from_quaternions, quaternions_fr
 from protomer_kernels.slices import extract_slices
 
 BATCH = 64
-LEAST_WEIGHT = 1e-3
 
 Key = tuple[int, int]  # half, fold
 
@@ -188,11 +187,8 @@ def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, 
         if is_global:
             parts.append(search_globally(part, reference, search, threads))
         else:
-            parts.append(
-                refine_modes(
-                    part, reference, search, np.ascontiguousarray(known.rotation[chosen]), known.shift_px[chosen], known.weight[chosen] > 0
-                )
-            )
+            present = known.weight[chosen] > LEAST_WEIGHT
+            parts.append(refine_modes(part, reference, search, known.rotation[chosen], known.shift_px[chosen], present))
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
     return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
@@ -205,20 +201,9 @@ def insert_poses(
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
     for operator in operators:
-        insert_slices(
-            image,
-            np.ascontiguousarray(operator @ poses.rotation[image, mode]),
-            poses.shift_px[image, mode],
-            poses.weight[image, mode],
-            batch.data,
-            batch.amplitude,
-            plane.kx[:length],
-            plane.ky[:length],
-            plane.box,
-            scale,
-            threads,
-            out,
-        )
+        turned = np.ascontiguousarray(operator @ poses.rotation[image, mode])
+        at = (image, turned, poses.shift_px[image, mode], poses.weight[image, mode])
+        insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np.ndarray, groups: int, shells: int) -> np.ndarray:
@@ -227,15 +212,6 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np
     slices = np.empty_like(batch.data)
     extract_slices(reference.volume_ft, poses.rotation[:, 0].astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
     each = np.empty((len(batch.data), 3, shells))
-    residual_power(
-        slices,
-        np.ascontiguousarray(poses.shift_px[:, 0]),
-        batch.data,
-        batch.amplitude,
-        plane.kx[:length],
-        plane.ky[:length],
-        plane.box,
-        plane.shell[:length],
-        each,
-    )
+    shift = np.ascontiguousarray(poses.shift_px[:, 0])
+    residual_power(slices, shift, batch.arrays, plane.arrays(length), plane.shell[:length], each)
     return np.stack([each[group == g].sum(axis=0) for g in range(groups)])

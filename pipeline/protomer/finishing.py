@@ -16,6 +16,7 @@ from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_m
 from protomer.volumes import Halves, MapRecord, Volume
 
 GUINIER_FROM_A = 10.0
+SHARED_BEYOND = 2.0  # shells
 LARGE_MASK_EFFECT = 0.1  # FSC of randomised half maps in the mask, at the resolution, from which the mask is called too tight
 
 
@@ -70,17 +71,22 @@ def choose_mask(half_maps: Halves[Volume], mask: Volume | None, name: str, job: 
     return mask, name
 
 
-def warn_of_resolution(fsc: FscSet, job: JobRun, start_A: float = np.inf) -> None:
-    """Warn where the FSC says nothing, no more than what both halves were given to begin with (start_A), or mostly what its mask is."""
+def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float) -> None:
+    """Warn where the FSC says nothing, no more than what both halves were given to begin with (start_A), or mostly what its mask is.
+
+    What the halves share reaches further than start_A by a shell or two, and a mask of diameter d in a box of width w mixes w / d shells.
+    """
     resolution_A, shell = fsc.resolution_A_at("corrected"), int(np.ceil(fsc.shell_at("corrected", 0.143)))
     width_A = fsc.box * fsc.voxel_size_A
+    beyond = SHARED_BEYOND + (fsc.box / diameter_px(mask) if mask is not None else 0.0)
     if not np.isfinite(resolution_A):
         job.events.warn("no_resolution", "the half maps do not agree in any shell: no resolution can be given")
-    elif np.isfinite(start_A) and width_A / resolution_A <= width_A / start_A + 2.0:
+    elif np.isfinite(start_A) and width_A / resolution_A <= width_A / start_A + beyond:
         job.events.warn(
             "no_better_than_start",
-            f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared "
-            "from the start: this is what noise alone gives; do not believe the map",
+            f"the half maps agree to {resolution_A:.1f} Å, no further than the {start_A:.1f} Å that they shared from the start "
+            f"reaches into their neighbours in this mask ({width_A / (width_A / start_A + beyond):.1f} Å): this is what noise alone gives; "
+            "do not believe the map",
         )
     if fsc.is_limited_by_nyquist("corrected"):
         job.events.warn(
@@ -92,6 +98,11 @@ def warn_of_resolution(fsc: FscSet, job: JobRun, start_A: float = np.inf) -> Non
             "tight_mask",
             f"the mask alone correlates the half maps by {fsc.randomised[shell]:.2f} at their resolution: a wider or softer mask is safer",
         )
+
+
+def diameter_px(mask: Volume) -> float:
+    """Of a sphere with the volume of the mask, in voxels."""
+    return float(np.cbrt(max(float(mask.data.sum(dtype=np.float64)), 1.0) * 6.0 / np.pi))
 
 
 def write_maps(record: MapRecord, job: JobRun) -> None:

@@ -7,10 +7,13 @@ import hashlib
 import numpy as np
 
 from protomer.errors import InputError
+from protomer.events import Events
 from protomer.particles import Particles
 from protomer.randomness import combine, uniform
 
 PURPOSE = "half-set"
+FEW_PARTICLES = 1000
+MOST_UNEQUAL = 1.5  # times as many images in one half as in the other
 
 
 def have_halves(half: np.ndarray) -> bool:
@@ -28,6 +31,16 @@ def require_two_halves(half: np.ndarray) -> None:
         raise InputError(f"all {len(half)} rows are in half-set {1 if counts[0] else 2}",
                          "two half-sets: without them no resolution can be measured",
                          "import the table that the refinement used, or draw them anew with --set redraw_halves=true")
+
+
+def warn_of_small_halves(half: np.ndarray, events: Events) -> None:
+    """Warn where images are few, or one half has many more than the other."""
+    sizes = [int((half == h).sum()) for h in (0, 1)]
+    if len(half) < FEW_PARTICLES:
+        events.warn("few_particles", f"{len(half)} images are few: the halves hold {sizes[0]} and {sizes[1]}; trust the FSC less")
+    if max(sizes) > MOST_UNEQUAL * min(sizes):
+        events.warn("unequal_halves", f"the halves hold {sizes[0]} and {sizes[1]} images: the FSC is held down by the smaller one, "
+                    "and the map, their plain mean, is worse than all images together could make it")
 
 
 def draw_halves(particles: Particles, split_by: str, seed: int) -> np.ndarray:

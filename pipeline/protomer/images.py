@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,9 @@ def _open_unchanged(particles: Particles, number: int) -> StackReader:
             f"{stack.size_bytes} bytes, as when it was imported",
             "bring the original back, or import the particles again",
         )
-    return StackReader(stack.path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # import has said what is odd about the header
+        return StackReader(stack.path)
 
 
 @dataclass
@@ -130,6 +133,11 @@ class Whitened:
 
     data: np.ndarray
     amplitude: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Data and amplitude, as kernels take them."""
+        return self.data, self.amplitude
 
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""

@@ -13,6 +13,7 @@ from protomer.ranks import Team
 from protomer.volumes import Halves
 from protomer_kernels.insertion import accumulator_values, empty_accumulator
 from protomer_kernels.masks import sphere_mask
+from protomer_kernels.padded import PADDING
 from protomer_kernels.shells import fourier_shell_correlation
 from protomer_kernels.wiener import shell_weights, solve_volume
 
@@ -45,8 +46,18 @@ def add_up_ranks(accumulators: dict[Key, np.ndarray], keys: list[Key], radius: i
 
 
 def half_totals(accumulators: Mapping[Key, np.ndarray]) -> Halves[np.ndarray]:
-    """The folds of each half together."""
-    return Halves(*(np.sum([a for (h, _), a in accumulators.items() if h == half], axis=0) for half in (0, 1)))
+    """The folds of each half together; with one fold, its accumulator itself."""
+
+    def total(half: int) -> np.ndarray:
+        folds = [a for (h, _), a in accumulators.items() if h == half]
+        if len(folds) == 1:
+            return folds[0]
+        together = folds[0] + folds[1]
+        for fold in folds[2:]:
+            together += fold
+        return together
+
+    return Halves(total(0), total(1))
 
 
 def working_box(box: int, radius: int) -> int:
@@ -86,20 +97,18 @@ def regularised(sums: Sums, ssnr: np.ndarray, box: int, workers: int) -> np.ndar
     return solve_volume(sums.numerator, sums.weight, mean / np.maximum(ssnr, LEAST_SSNR) + 1e-12, box, workers)
 
 
-def joined_below(own: Sums, other: Sums, join_shell: int) -> Sums:
-    """A half's sums with the other half's added within `join_shell`: the one place where halves meet before the end, for the low
+def join_below(own: Sums, other: np.ndarray, scale: float, join_shell: int) -> None:
+    """Adds the other half's accumulator to a half's sums within `join_shell`: the one place where halves meet before the end, for the low
     frequencies on which both must agree (Scheres and Chen 2012)."""
     if join_shell < 1:
-        return own
-    c = (own.weight.shape[0] - 1) // 2
-    reach = 2 * join_shell
+        return
+    c, reach = (own.weight.shape[0] - 1) // 2, PADDING * join_shell
     axis = np.arange(-reach, reach + 1)
     low = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + np.arange(reach + 1) ** 2) <= reach * reach
-    numerator, weight = own.numerator.copy(), own.weight.copy()
     core = (slice(c - reach, c + reach + 1), slice(c - reach, c + reach + 1), slice(0, reach + 1))
-    numerator[core] += np.where(low, other.numerator[core], 0)
-    weight[core] += np.where(low, other.weight[core], 0)
-    return Sums(numerator, weight)
+    added = Sums.of(np.ascontiguousarray(other[core]), scale)
+    own.numerator[core] += np.where(low, added.numerator, 0)
+    own.weight[core] += np.where(low, added.weight, 0)
 
 
 def solid_sphere(box: int, fraction: float, edge_fraction: float = 0.06) -> np.ndarray:

@@ -17,7 +17,7 @@ from protomer.maximisation import (
     first_shell_below,
     half_map_curve,
     half_totals,
-    joined_below,
+    join_below,
     regularised,
     signal_to_noise,
     solid_sphere,
@@ -27,14 +27,18 @@ from protomer.maximisation import (
 from protomer.particles import Particles
 from protomer.randomness import uniform
 from protomer.ranks import Team
-from protomer.schedule import RESEARCH_SHARE, Band
+from protomer.schedule import Band
 from protomer.volumes import Halves
-from protomer_kernels.fourier import low_pass, resize_field
+from protomer_kernels.fourier import crop_volume, low_pass
 from protomer_kernels.insertion import empty_accumulator
 from protomer_kernels.masks import dynamic_mask
 from protomer_kernels.noise import power_by_shell
+from protomer_kernels.rotations import matrices_from_quaternions
 
-OUTLIER_SHARE = 0.05
+SAME_POSE_DEG = 10.0
+AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
+CERTAIN_WEIGHT = 0.99
+OUTLIER_SHARE, RESEARCH_SHARE = 0.05, 8  # of those: the least likely, and one in so many, are searched in each iteration all the same
 MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
 EXPECTED_SIGNAL_SHARE = 0.2  # of the low-frequency power, for the first guess of the grey scale
 CALIBRATIONS = 3
@@ -55,7 +59,7 @@ class Masking:
         """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
         box = len(half_maps.a)
         if self.mode == "static" and self.given is not None:
-            return np.clip(resize_field(self.given, box, 3), 0.0, 1.0).astype(np.float32)
+            return np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
         if self.mode != "dynamic" or resolution_A > self.from_A:
             return np.ones((1, 1, 1), np.float32)
         mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION)
@@ -101,6 +105,7 @@ class State:
     band: Band
     model: Model
     poses: PoseTable
+    agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -146,29 +151,35 @@ def iterate(setup: Setup, state: State) -> State:
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
     maps, curve = _maximise(setup, totals, share.scale, band)
     resolved = min(first_shell_below(curve), model.insertion_radius)
-    turn_deg = _median_turn_deg(state.poses, poses, model.operators)
-    after = band.next(resolved, turn_deg)
+    turn_deg = turns_deg(state.poses, poses, model.operators)
+    agreed = np.where(context.search_again, np.where(turn_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
+    width_deg = rotation_widths_deg(poses.covariance)
+    after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)))
     record = {
         "iteration": band.iteration + 1,
         "alignment_radius": band.radius,
         "resolved_shell": resolved,
-        "median_turn_deg": turn_deg,
+        "median_turn_deg": float(np.median(turn_deg)),
+        "median_width_deg": float(np.median(width_deg)),
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
         "searched": int(context.search_again.sum()),
         "fsc": [round(float(c), 5) for c in curve],
         "noise": noise.round(8).tolist(),
     }
-    return State(after, Model(maps, noise, model.operators, after.insertion_radius), poses, [*state.history, record])
+    return State(after, Model(maps, noise, model.operators, after.insertion_radius), poses, agreed, [*state.history, record])
 
 
 def _context(setup: Setup, state: State) -> Context:
-    """Who is searched globally, and the iteration's fixed-point scale."""
-    number = len(setup.particles)
-    again = np.ones(number, bool)
-    if not state.band.is_global:
-        turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * RESEARCH_SHARE).astype(np.int64)
-        again = (turn + state.band.iteration) % RESEARCH_SHARE == 0
+    """Who is searched globally, and the iteration's fixed-point scale.
+
+    A particle whose pose a search has found again only climbs from there; of those, the least likely and a rotating share are searched
+    all the same, so that nothing stays lost.
+    """
+    again = state.agreed < np.where(state.poses.weight[:, 0] > CERTAIN_WEIGHT, AGREEMENTS_IF_CERTAIN, AGREEMENTS)
+    turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * RESEARCH_SHARE).astype(np.int64)
+    again |= (turn + state.band.iteration) % RESEARCH_SHARE == 0
+    if state.band.iteration > 0:
         again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
     return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None)
@@ -201,8 +212,8 @@ def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np
 def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
     """References of the next iteration, and the FSC of the unregularised half maps in a sphere."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
-    halves = half_totals(totals).map(lambda a: Sums.of(a, scale))
-    half_maps = halves.map(lambda s: unregularised(s, box, shells, setup.threads))
+    halves, join_shell = half_totals(totals), min(setup.join_shell, band.insertion_radius)
+    half_maps = halves.map(lambda total: unregularised(Sums.of(total, scale), box, shells, setup.threads))
     mask = solid_sphere(box, MASK_FRACTION)
     curve = half_map_curve(half_maps, mask)
     resolved = min(first_shell_below(curve), shells - 1)
@@ -211,23 +222,26 @@ def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: B
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
     for half, fold in own:
-        rest = half_totals(totals)[half] - totals[half, fold] if len(setup.keys) > 2 else None
-        sums = halves[half] if rest is None else Sums.of(rest, scale)
-        maps.append(
-            regularised(joined_below(sums, halves[1 - half], min(setup.join_shell, band.insertion_radius)), ssnr, box, setup.threads) * mask
-        )
+        sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
+        join_below(sums, halves[1 - half], scale, join_shell)
+        maps.append(regularised(sums, ssnr, box, setup.threads) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
 
 
-def _median_turn_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> float:
-    """Median angle between the heaviest modes of two iterations, group mates counted as one; 180 where there was none before."""
+def turns_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> np.ndarray:
+    """Angle (N,) between the heaviest modes of two iterations, group mates counted as one; 180 where there was none before."""
     if not np.any(before.weight):
-        return 180.0
-    first, second = before.take(np.arange(len(before.weight))).rotation[:, 0], after.take(np.arange(len(after.weight))).rotation[:, 0]
+        return np.full(len(before.weight), 180.0)
+    first, second = (matrices_from_quaternions(table.rotation[:, 0]) for table in (before, after))
     trace = np.max([np.einsum("nij,nij->n", g @ first, second) for g in operators], axis=0)
-    return float(np.rad2deg(np.median(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))))
+    return np.rad2deg(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))
+
+
+def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
+    """Root mean square angle (N,) of each pose's posterior, from its packed covariance (N, 15)."""
+    return np.rad2deg(np.sqrt(np.maximum(covariance[:, [0, 2, 5]].sum(axis=1), 0.0)))
 
 
 def calibrate(setup: Setup, state: State) -> Model:

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from protomer.declarations.refine import RefineSettings
 from protomer.job_run import JobRun
 from protomer.particles import Particles
+from protomer.refinement import rotation_widths_deg
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, resolution_figure
 from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
 from protomer.volumes import MapRecord
 
 
-def write_report(record: MapRecord, particles: Particles, history: list[dict[str, Any]], settings: RefineSettings, job: JobRun) -> None:
-    """Warnings first, then resolution, map, orientations, poses and noise."""
+def write_report(
+    record: MapRecord, particles: Particles, history: list[dict[str, Any]], start_A: float, joined_A: float, job: JobRun
+) -> None:
+    """Warnings first, then resolution, map, orientations, poses and noise. start_A: low-pass of the start; joined_A: 0 where never."""
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None
     width_A = fsc.box * fsc.voxel_size_A
@@ -25,8 +27,9 @@ def write_report(record: MapRecord, particles: Particles, history: list[dict[str
         "symmetry": record.symmetry,
         "box": f"{fsc.box} voxels of {fsc.voxel_size_A:.4g} Å",
         "FSC mask": fsc.mask_name,
-        "initial low-pass": f"{settings.initial_low_pass:g} Å",
-        "halves joined below": f"{settings.join_halves_below:g} Å",
+        "in the half-sets": " and ".join(str(int((particles.half == half).sum())) for half in (0, 1)),
+        "initial low-pass": f"{start_A:g} Å",
+        "halves joined below": f"{joined_A:.4g} Å" if joined_A else "never",
     }
     report = Report("Refinement", job.events.warnings, facts)
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
@@ -58,9 +61,9 @@ def write_report(record: MapRecord, particles: Particles, history: list[dict[str
         ],
         "Iterations.",
     )
-    spread = np.rad2deg(np.sqrt(np.maximum(particles.pose_covariance[:, [0, 2, 5]].sum(axis=1), 0)))
     report.figure(
-        histogram_figure(spread, "posterior width of the rotation (degrees)"), "Width of each particle's posterior, from its curvature."
+        histogram_figure(rotation_widths_deg(particles.pose_covariance), "posterior width of the rotation (degrees)"),
+        "Width of each particle's posterior, from its curvature."
     )
     report.section("Noise")
     report.figure(

@@ -17,10 +17,8 @@ FIRST_RADIUS = 16
 STARTS = 24
 THINNED = ((8, 0.6), (4, 0.8))  # starts kept, and the share of the band that they are climbed to
 MARGIN = 2  # shells beyond the resolved ones that alignment may use
-GLOBAL_ITERATIONS = 6
-RESEARCH_SHARE = 8  # afterwards, one in so many particles is searched globally again in each iteration
-SETTLED_ANGLE_DEG = 0.3
-MOST_ITERATIONS = 30
+SETTLED_SHARE = 0.2  # of their posterior width: poses that turn by less in the median stand still
+LEAST_ITERATIONS, MOST_ITERATIONS = 5, 30
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,6 @@ class Band:
         return cls(box, limit, min(FIRST_RADIUS, limit))
 
     @property
-    def is_global(self) -> bool:
-        """Whether every particle is searched over all of SO(3) in this iteration."""
-        return self.iteration < GLOBAL_ITERATIONS
-
-    @property
     def insertion_radius(self) -> int:
         """Slices are inserted somewhat beyond the alignment's limit, so that the FSC can show that more is resolved."""
         return min(largest_radius(self.box), int(1.4 * self.radius) + 8)
@@ -61,17 +54,17 @@ class Band:
             stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), 5))
         return Search(grid_radius, GRID_ROTATIONS[at], shift_extent_px, self.box / 32, tuple(stages), self.radius)
 
-    def next(self, resolved: int, median_turn_deg: float) -> Band:
-        """The band after an iteration that resolved `resolved` shells and turned poses by `median_turn_deg` in the median."""
-        stalled = 0 if resolved > self.best_resolved else self.stalled + 1
-        settled = not self.is_global and stalled >= 2 and median_turn_deg < SETTLED_ANGLE_DEG
+    def next(self, resolved: int, median_turn_deg: float, median_width_deg: float) -> Band:
+        """The band after an iteration that resolved `resolved` shells and turned poses of this posterior width by this much."""
+        iteration, stalled = self.iteration + 1, 0 if resolved > self.best_resolved else self.stalled + 1
+        still = stalled >= 1 and median_turn_deg < SETTLED_SHARE * median_width_deg
         radius = min(resolved, FIRST_RADIUS, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
         return replace(
             self,
             radius=max(radius, min(8, self.limit)),
-            iteration=self.iteration + 1,
+            iteration=iteration,
             resolved=resolved,
             best_resolved=max(resolved, self.best_resolved),
             stalled=stalled,
-            is_settled=settled or self.iteration + 1 >= MOST_ITERATIONS,
+            is_settled=(still and iteration >= LEAST_ITERATIONS) or iteration >= MOST_ITERATIONS,
         )

@@ -12,6 +12,7 @@ from protomer.errors import InputError
 from protomer.expectation import PoseTable, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, with_map, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
+from protomer.half_sets import warn_of_small_halves
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.particles import Particles
@@ -31,6 +32,7 @@ MIRROR = np.diag([1.0, 1.0, -1.0])
 def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
     """Load, insert, solve, measure, save."""
     particles = load(inputs, settings)
+    warn_of_small_halves(particles.half, job.events)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     half_maps = reconstruct_halves(replace(setup, largest=largest), noise, known_poses(particles, setup.pixel_size_A), setup.operators)
@@ -99,7 +101,7 @@ def finish(
     if settings.filter_resolution is not None:
         record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
     assert record.fsc is not None
-    warn_of_resolution(record.fsc, job, np.inf)
+    warn_of_resolution(record.fsc, record.fsc_mask, job, np.inf)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)

@@ -13,10 +13,13 @@ from protomer.errors import InputError
 from protomer.expectation import Model, PoseTable, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
+from protomer.half_sets import warn_of_small_halves
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.joining import join_shell
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
+from protomer.pose_change import compare_with_given
 from protomer.refinement import MASK_FRACTION, Masking, Setup, State, calibrate, iterate, reconstruct_halves, survey_images
 from protomer.refinement_report import write_report
 from protomer.schedule import Band
@@ -24,8 +27,6 @@ from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
 from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
-
-FEW_PARTICLES = 1000
 
 
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
@@ -68,8 +69,7 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
             raise InputError(f"box is set to {settings.box} px, the images have {box}", f"at most {box}", "leave box unset")
         groups = tuple(replace(g, box=settings.box, pixel_size_A=g.pixel_size_A * box / settings.box) for g in particles.optics_groups)
         particles = replace(particles, optics_groups=groups)
-    if len(particles) < FEW_PARTICLES:
-        job.events.warn("few_particles", f"{len(particles)} images are few: the halves hold {sizes[0]} and {sizes[1]}; trust the FSC less")
+    warn_of_small_halves(particles.half, job.events)
     return particles
 
 
@@ -82,7 +82,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     plane = HalfPlane(box, largest_radius(box))
     store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
-    join = 0 if settings.join_halves_below == 0 else round(box * pixel_A / settings.join_halves_below)
+    join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
     extent_px = box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A
     given = None if inputs.mask is None else resampled(read_any_volume(inputs.mask), box, pixel_A)
     if settings.mask_mode == "static" and given is None:
@@ -103,7 +103,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         job.team,
         group,
         pixel_A,
-        min(join, plane.radius),
+        join,
         extent_px,
         settings.marginalise,
         job.seed,
@@ -145,7 +145,8 @@ def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSe
     limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
     band = Band.at(plane.box, limit)
     model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius)
-    state = State(band, model, PoseTable.empty(len(setup.particles)))
+    number = len(setup.particles)
+    state = State(band, model, PoseTable.empty(number), np.zeros(number, np.int64))
     return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 
@@ -175,6 +176,7 @@ def save(state: State, job: JobRun) -> None:
             **band,
             **maps,
             "noise": state.model.noise,
+            "agreed": state.agreed,
             "insertion_radius": state.model.insertion_radius,
             "history": json.dumps(state.history),
         }
@@ -189,7 +191,8 @@ def resume(setup: Setup, job: JobRun) -> State | None:
     band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
     model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
-    return State(band, model, PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__)), json.loads(saved["history"]))
+    poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
+    return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
 
 
 def finish(
@@ -201,12 +204,13 @@ def finish(
         return {}
     record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), None, "", inputs.symmetry, None, job)
     assert record.fsc is not None
-    start_A = min(settings.initial_low_pass, settings.join_halves_below or np.inf)
-    warn_of_resolution(record.fsc, job, start_A)
+    joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
+    warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
-    write_report(record, particles, state.history, settings, job)
+    change = compare_with_given(setup.particles, particles, setup.operators, job.events)
+    write_report(record, particles, state.history, settings.initial_low_pass, joined_A, job)
     return {
         "particles_in": len(particles),
         "particles_out": len(particles),
@@ -215,7 +219,8 @@ def finish(
         "mask": record.fsc.mask_name,
         "symmetry": inputs.symmetry,
         "iterations": len(state.history),
-        "joined_below_A": settings.join_halves_below,
+        "joined_below_A": round(joined_A, 4),
+        "from_given_poses": change,
     }
 
 
