@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protomer.expectation import PoseTable
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
+from protomer.refinement import pose_change_quartiles
 from protomer.simulation_files import read_truth
 from protomer.truth import pose_errors, truth_fsc
 from refinement_runs import processes_by_rank, protomer, refine_words, running, simulate_and_import, values
@@ -40,6 +42,20 @@ def test_poses_and_map_come_near_the_truth_and_the_reported_resolution_is_no_bet
     curve = truth_fsc(mean, true_map, errors.motion, record.fsc_mask)
     true_shell = int(np.argmax(curve < 0.5)) or len(curve)
     assert record.fsc.shell_at("corrected", 0.143) <= true_shell + 1
+
+
+def test_pose_changes_are_quartiles_of_turns_and_shifts_and_unknown_before_the_second_iteration() -> None:
+    before, after = PoseTable.empty(3), PoseTable.empty(3)
+    turn_deg = np.array([1.0, 2.0, 9.0])
+    assert set(pose_change_quartiles(turn_deg, before, after, 2.0).values()) == {None}
+    before.weight[:, 0], after.shift_px[:, 0] = 1.0, [[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]]
+    changes = pose_change_quartiles(turn_deg, before, after, 2.0)
+    assert changes == {"turn_quartiles_deg": [1.5, 2.0, 5.5], "shift_change_quartiles_A": [1.0, 2.0, 6.0]}
+
+
+def test_the_report_shows_how_poses_moved_and_the_noise(refined: Path) -> None:
+    page = (refined / "report.html").read_text()
+    assert "change of shift (Å)" in page and "middle half of the particles" in page and "Noise spectrum of each optics group" in page
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -37,7 +37,7 @@ def example_figures() -> dict[str, object]:
         "fsc": figures.fsc_figure(example_fsc()), "slices": figures.slices_figure(volume, mask),
         "projections": figures.projections_figure(volume),
         "orientations": figures.orientation_figure(Rotation.random(500, random_state=1).as_quat()),
-        "poses": figures.pose_change_figure([rng.random(50), rng.random(50)], [rng.random(50), rng.random(50)]),
+        "poses": figures.pose_change_figure(np.sort(rng.random((4, 3))), np.sort(rng.random((4, 3)))),
         "noise": figures.noise_figure(np.ones((2, 20)), ["one", "two"], 38, 2.0),
         "resolution": figures.resolution_figure({"corrected": [np.inf, 12, 8.5], "masked": [15, 11, 8]}),
         "guinier": figures.guinier_figure(GuinierFit(s2, -40 * s2, np.where(s2 < 0.08, -45 * s2, -np.inf), 6, 20, 180.0, 0.0)),
@@ -135,7 +135,7 @@ def test_the_mollweide_map_keeps_areas() -> None:
 
 def test_a_picture_of_a_constant_map_and_empty_changes_do_not_fail() -> None:
     as_svg(figures.slices_figure(Volume(np.zeros((8, 8, 8), np.float32), 1.0)), "x")
-    as_svg(figures.pose_change_figure([np.zeros(0)], [np.zeros(0)]), "x")
+    as_svg(figures.pose_change_figure(np.zeros((0, 3)), np.zeros((0, 3))), "x")
     as_svg(figures.histogram_figure(np.full(5, np.nan), "x"), "x")
 
 

@@ -41,7 +41,7 @@ class Search:
     shift_step_px: float
     stages: tuple[Stage, ...]
     final_radius: int
-    final_steps: int = 6
+    final_steps: int = 8
 
 
 @dataclass(frozen=True)

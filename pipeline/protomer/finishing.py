@@ -71,7 +71,7 @@ def choose_mask(half_maps: Halves[Volume], mask: Volume | None, name: str, job: 
     return mask, name
 
 
-def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float = np.inf) -> None:
+def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float) -> None:
     """Warn where the FSC says nothing, no more than what both halves were given to begin with (start_A), or mostly what its mask is.
 
     What the halves share reaches further than start_A by a shell or two, and a mask of diameter d in a box of width w mixes w / d shells.

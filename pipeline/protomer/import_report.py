@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +50,7 @@ def import_report(particles: Particles, counts: Mapping[str, Any], job: JobRun) 
 def examples(particles: Particles) -> Any:
     """A figure of images spread evenly over the table."""
     rows = np.unique(np.linspace(0, len(particles) - 1, EXAMPLES).astype(int))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd about the stacks was told when every image was checked
-        prepared = [read_images(particles, np.array([row]), {})[0] for row in rows]
+    prepared = [read_images(particles, np.array([row]), {})[0] for row in rows]
     smooth = [low_pass(image, low_pass_shells(particles, row, len(image)), EDGE_SHELLS) for row, image in zip(rows, prepared, strict=True)]
     return image_pairs_figure(prepared, smooth, [f"particle {row + 1}" for row in rows])
 

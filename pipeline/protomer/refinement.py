@@ -160,6 +160,7 @@ def iterate(setup: Setup, state: State) -> State:
         "alignment_radius": band.radius,
         "resolved_shell": resolved,
         "median_turn_deg": float(np.median(turn_deg)),
+        **pose_change_quartiles(turn_deg, state.poses, poses, setup.pixel_size_A),
         "median_width_deg": float(np.median(width_deg)),
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
@@ -237,6 +238,15 @@ def turns_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> np.
     first, second = (matrices_from_quaternions(table.rotation[:, 0]) for table in (before, after))
     trace = np.max([np.einsum("nij,nij->n", g @ first, second) for g in operators], axis=0)
     return np.rad2deg(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))
+
+
+def pose_change_quartiles(turn_deg: np.ndarray, before: PoseTable, after: PoseTable, pixel_size_A: float) -> dict[str, list[float] | None]:
+    """Quartiles over the particles of the turn and of the shift change between two iterations; None where there was none before."""
+    if not np.any(before.weight):
+        return {"turn_quartiles_deg": None, "shift_change_quartiles_A": None}
+    moved_A = np.linalg.norm(after.shift_px[:, 0] - before.shift_px[:, 0], axis=1) * pixel_size_A
+    quartiles = {"turn_quartiles_deg": turn_deg, "shift_change_quartiles_A": moved_A}
+    return {name: np.percentile(values, (25, 50, 75)).round(6).tolist() for name, values in quartiles.items()}
 
 
 def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from protomer.job_run import JobRun
 from protomer.particles import Particles
 from protomer.refinement import rotation_widths_deg
 from protomer.report.build import Report
-from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, resolution_figure
+from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, pose_change_figure, resolution_figure
 from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
 from protomer.volumes import MapRecord
 
@@ -50,6 +50,11 @@ def write_report(
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
     report.section("Poses")
     report.figure(orientation_figure(particles.rotation), "Viewing directions.")
+    moved = [h for h in history if h["turn_quartiles_deg"] is not None]
+    turns, shifts = (np.array([h[name] for h in moved]) for name in ("turn_quartiles_deg", "shift_change_quartiles_A"))
+    report.figure(
+        pose_change_figure(turns, shifts), "How far the best pose of a particle moved in each iteration; settled poses move less and less."
+    )
     report.table(
         ("iteration", "resolution (Å)", "aligned to (Å)", "median turn (deg)", "mean weight of the best mode", "searched globally"),
         [

@@ -40,7 +40,7 @@ def run(inputs: Inputs, settings: PostprocessSettings, job: JobRun) -> dict[str,
     job.check_stop()
     fsc = result.record.fsc
     assert fsc is not None
-    warn_of_resolution(fsc, result.record.fsc_mask, job)
+    warn_of_resolution(fsc, result.record.fsc_mask, job, np.inf)
     write_maps(result.record, job)
     write_report(result, job)
     return {"resolution_A": fsc.summary(), "mask": fsc.mask_name, "b_factor_A2": round(result.b_factor_A2, 2), "box": fsc.box,

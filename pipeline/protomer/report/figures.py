@@ -97,24 +97,24 @@ def resolution_figure(resolution_A: Mapping[str, Sequence[float]], first_iterati
 
 
 @styled
-def pose_change_figure(rotation_deg: Sequence[np.ndarray], shift_A: Sequence[np.ndarray], first_iteration: int = 1) -> Figure:
-    """How far particles moved in each iteration, and the distribution of the last.
+def pose_change_figure(turn_deg: np.ndarray, shift_A: np.ndarray, first_iteration: int = 2) -> Figure:
+    """How far particles moved in each iteration: quartiles (iterations, 3) of their turns and shift changes as a line in a band.
 
-    rotation_deg, shift_A: per iteration the change of every particle (n,). Lines are medians, bands hold the middle 80%.
+    first_iteration: the number of the first row; the first iteration of a refinement has nothing to compare with.
     """
-    figure, axes = new_figure(columns=4, height_in=2.7, width_in=10.0)
-    for (changes, colour, label), over, last in zip(((rotation_deg, BLUE, "rotation (deg)"), (shift_A, ORANGE, "shift (Å)")),
-                                                    (axes[0], axes[1]), (axes[2], axes[3]), strict=True):
-        iteration = np.arange(len(changes)) + first_iteration
-        low, middle, high = np.array([np.percentile(change, (10, 50, 90)) if len(change) else (np.nan,) * 3 for change in changes]).T
-        over.fill_between(iteration, low, high, color=colour, alpha=0.25, linewidth=0)
-        over.plot(iteration, middle, "o-", color=colour, markersize=3.5)
-        over.set(xlabel="iteration", ylabel=f"change of {label}")
-        over.set_yscale("symlog", linthresh=0.1)
-        over.set_ylim(bottom=0)
-        over.xaxis.get_major_locator().set_params(integer=True)
-        _histogram(last, changes[-1], colour)
-        last.set(xlabel=f"last change of {label}", ylabel="particles")
+    figure, axes = new_figure(columns=2, height_in=2.9, width_in=9.6)
+    for panel, quartiles, colour, label in ((axes[0], turn_deg, BLUE, "turn (degrees)"), (axes[1], shift_A, ORANGE, "change of shift (Å)")):
+        low, middle, high = np.asarray(quartiles, float).reshape(-1, 3).T
+        iteration = np.arange(len(middle)) + first_iteration
+        panel.fill_between(iteration, low, high, color=colour, alpha=0.25, linewidth=0, label="middle half of the particles")
+        panel.plot(iteration, middle, "o-", color=colour, markersize=3.5, label="median")
+        panel.set(xlabel="iteration", ylabel=label)
+        panel.set_yscale("symlog", linthresh=0.1)
+        panel.set_ylim(bottom=0)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        if not len(middle):
+            panel.annotate("no second iteration", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    axes[0].legend(loc="best")
     return figure
 
 
