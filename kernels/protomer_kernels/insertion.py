@@ -15,8 +15,8 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from protomer_kernels.gather import ONE, mate_sign
-from protomer_kernels.padded import PADDING
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.gather import ONE
 from protomer_kernels.prefetch import prefetch
 from protomer_kernels.slices import volume_radius
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
@@ -43,6 +43,16 @@ def fixed_point_scale(largest_term: float, number_of_slices: int) -> float:
 
 
 @register_jitable
+def inserted_term(data, amplitude, gain, phase, sign):
+    """Eq. (1) without t, for data (re, im) and a gain of scale times p: (re, im, weight) at the Friedel mate of this sign."""
+    sine, cosine = sine_cosine_of_cycles(phase)
+    weighted = gain * amplitude
+    re = weighted * (data[0] * cosine - data[1] * sine)
+    im = sign * weighted * (data[1] * cosine + data[0] * sine)
+    return re, im, weighted * amplitude
+
+
+@register_jitable
 def _add_row(flat, base, ex, dx, t, re, im, w):
     """Adds t (re, im, w) to the voxels x and x + 1 of one row, with weights ex and dx."""
     lower, upper = t * ex, t * dx
@@ -55,27 +65,20 @@ def _add_row(flat, base, ex, dx, t, re, im, w):
 
 
 @numba.njit(cache=True)
-def _prepare_block(strides, rotation, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
+def _prepare_block(strides, columns, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
     """Where up to BLOCK coefficients go and what they add: bases (2, BLOCK) z and offset, terms (6, BLOCK)."""
     centre, plane, row = strides
-    m00, m01, m10, m11, m20, m21 = rotation
     sx, sy = shift_per_box
     for q in range(kx.shape[0]):
-        sign = mate_sign(m00 * kx[q] + m01 * ky[q])
-        a = sign * kx[q]
-        b = sign * ky[q]
-        x = m00 * a + m01 * b
-        y = m10 * a + m11 * b + centre
-        z = m20 * a + m21 * b + centre
-        i, j, k = np.int32(x), np.int32(y), np.int32(z)
-        sine, cosine = sine_cosine_of_cycles(-(kx[q] * sx + ky[q] * sy))
-        gain = scale * amplitude[q]
-        terms[0, q] = gain * (data[0, q] * cosine - data[1, q] * sine)
-        terms[1, q] = sign * gain * (data[1, q] * cosine + data[0, q] * sine)
-        terms[2, q] = gain * amplitude[q]
-        terms[3, q] = x - np.float32(i)
-        terms[4, q] = y - np.float32(j)
-        terms[5, q] = z - np.float32(k)
+        sign, _, _, point = turned_mate(columns, kx[q], ky[q])
+        (k, j, i), (dx, dy, dz) = corner_and_fractions(point, centre)
+        re, im, weight = inserted_term((data[0, q], data[1, q]), amplitude[q], scale, -(kx[q] * sx + ky[q] * sy), sign)
+        terms[0, q] = re
+        terms[1, q] = im
+        terms[2, q] = weight
+        terms[3, q] = dx
+        terms[4, q] = dy
+        terms[5, q] = dz
         bases[0, q] = k
         bases[1, q] = (k * plane + j * row + i) * 3
 
@@ -112,15 +115,13 @@ def _insert_one(accumulator, pose, scale, image, plane, slab, scratch):
     kx, ky, _ = plane
     first, last = slab
     terms, bases = scratch
-    p = np.float32(PADDING)
-    scaled = (np.float32(rotation[0, 0]) * p, np.float32(rotation[0, 1]) * p, np.float32(rotation[1, 0]) * p,
-              np.float32(rotation[1, 1]) * p, np.float32(rotation[2, 0]) * p, np.float32(rotation[2, 1]) * p)
+    columns = scaled_columns(rotation)
     layer, row = accumulator.shape[1] * accumulator.shape[2], accumulator.shape[2]
     strides = (np.float32((accumulator.shape[0] - 1) // 2), layer, row)
     flat = accumulator.ravel()
     for start in range(0, kx.shape[0], BLOCK):
         stop = min(start + BLOCK, kx.shape[0])
-        _prepare_block(strides, scaled, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
+        _prepare_block(strides, columns, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
                        ky[start:stop], terms, bases)
         _scatter_block(flat, np.uint64(3 * layer), np.uint64(3 * row), terms, bases, stop - start, first, last)
 

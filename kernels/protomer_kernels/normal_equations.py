@@ -18,9 +18,9 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from protomer_kernels.gather import load_cell, mate_sign
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.gather import load_cell
 from protomer_kernels.lanes import LANES, lane_products
-from protomer_kernels.padded import PADDING
 from protomer_kernels.prefetch import prefetch
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
@@ -69,25 +69,16 @@ def residual_and_jacobian(point, value, gradient, data, amplitude, k_per_box):
 
 
 @numba.njit(cache=True)
-def _locate_block(strides, rotation, kx, ky, cells, bases):
+def _locate_block(strides, columns, kx, ky, cells, bases):
     """Friedel mates taken, fractions in the cell, and where the cell lies (in floats), of up to BLOCK coefficients."""
     centre, plane, row = strides
-    m00, m01, m10, m11, m20, m21 = rotation
     for q in range(kx.shape[0]):
-        sign = mate_sign(m00 * kx[q] + m01 * ky[q])
-        a = sign * kx[q]
-        b = sign * ky[q]
-        x = m00 * a + m01 * b
-        y = m10 * a + m11 * b + centre
-        z = m20 * a + m21 * b + centre
-        i, j, k = np.int32(x), np.int32(y), np.int32(z)  # truncation is floor: all three are positive
+        sign, a, b, point = turned_mate(columns, kx[q], ky[q])
+        (k, j, i), (cells[FRACTION_X + q], cells[FRACTION_Y + q], cells[FRACTION_Z + q]) = corner_and_fractions(point, centre)
         bases[q] = np.int64(k) * plane + np.int64(j) * row + np.int64(i) * 2
         cells[K_X + q] = a
         cells[K_Y + q] = b
         cells[SIGN + q] = sign
-        cells[FRACTION_X + q] = x - np.float32(i)
-        cells[FRACTION_Y + q] = y - np.float32(j)
-        cells[FRACTION_Z + q] = z - np.float32(k)
 
 
 @numba.njit(cache=True)
@@ -113,9 +104,9 @@ def _gather_block(flat, row, plane, count, cells, bases):
 
 
 @numba.njit(cache=True)
-def _fill_rows(rotation, shift_per_box, turn, data, amplitude, cells, rows):
+def _fill_rows(columns, shift_per_box, turn, data, amplitude, cells, rows):
     """Residual, derivatives and model of one block; zeros up to a multiple of LANES."""
-    m00, m01, m10, m11, m20, m21 = rotation
+    m00, m01, m10, m11, m20, m21 = columns
     sx, sy = shift_per_box
     re, im = data
     count = amplitude.shape[0]
@@ -171,15 +162,7 @@ def normal_equations(volume, rotation, shift_px, image, plane, scratch, sums):
     """
     data, amplitude = image
     kx, ky, box = plane
-    p = np.float32(PADDING)
-    scaled = (
-        np.float32(rotation[0, 0]) * p,
-        np.float32(rotation[0, 1]) * p,
-        np.float32(rotation[1, 0]) * p,
-        np.float32(rotation[1, 1]) * p,
-        np.float32(rotation[2, 0]) * p,
-        np.float32(rotation[2, 1]) * p,
-    )
+    columns = scaled_columns(rotation)
     shift_per_box = (np.float32(shift_px[0] / box), np.float32(shift_px[1] / box))
     turn = TWO_PI / np.float32(box)
     cells, bases, rows = scratch
@@ -189,9 +172,9 @@ def normal_equations(volume, rotation, shift_px, image, plane, scratch, sums):
     sums[:] = 0.0
     for start in range(0, kx.shape[0], BLOCK):
         stop = min(start + BLOCK, kx.shape[0])
-        _locate_block(strides, scaled, kx[start:stop], ky[start:stop], cells, bases)
+        _locate_block(strides, columns, kx[start:stop], ky[start:stop], cells, bases)
         _gather_block(flat, np.uint64(row), np.uint64(layer), stop - start, cells, bases)
-        _fill_rows(scaled, shift_per_box, turn, (data[0, start:stop], data[1, start:stop]), amplitude[start:stop], cells, rows)
+        _fill_rows(columns, shift_per_box, turn, (data[0, start:stop], data[1, start:stop]), amplitude[start:stop], cells, rows)
         padded = (stop - start + LANES - 1) // LANES * LANES
         _add_products(rows, padded, sums)
         _add_products(rows[BLOCK:], padded, sums)

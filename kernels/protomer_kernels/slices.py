@@ -9,7 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from protomer_kernels.gather import load_cell_value, mate_sign
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.gather import load_cell_value
 from protomer_kernels.padded import PADDING, padded_transform
 
 
@@ -40,17 +41,11 @@ def extract_slices(volume, rotations, kx, ky, out):
     plane, row = np.uint64(volume.shape[1] * volume.shape[2] * 2), np.uint64(volume.shape[2] * 2)
     flat = volume.ravel()
     for n in numba.prange(rotations.shape[0]):
-        scaled = rotations[n] * np.float32(PADDING)
-        m00, m01, m10, m11, m20, m21 = scaled[0, 0], scaled[0, 1], scaled[1, 0], scaled[1, 1], scaled[2, 0], scaled[2, 1]
+        columns = scaled_columns(rotations[n])
         for q in range(kx.shape[0]):
-            sign = mate_sign(m00 * kx[q] + m01 * ky[q])
-            a = sign * kx[q]
-            b = sign * ky[q]
-            x = m00 * a + m01 * b
-            y = m10 * a + m11 * b + centre
-            z = m20 * a + m21 * b + centre
-            i, j, k = np.int32(x), np.int32(y), np.int32(z)
+            sign, _, _, point = turned_mate(columns, kx[q], ky[q])
+            (k, j, i), (dx, dy, dz) = corner_and_fractions(point, centre)
             base = np.uint64(k) * plane + np.uint64(j) * row + np.uint64(i) * np.uint64(2)
-            re, im = load_cell_value(flat, base, row, plane, x - np.float32(i), y - np.float32(j), z - np.float32(k))
+            re, im = load_cell_value(flat, base, row, plane, dx, dy, dz)
             out[n, 0, q] = re
             out[n, 1, q] = sign * im

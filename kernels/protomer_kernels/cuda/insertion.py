@@ -8,24 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import cuda
-from numba.extending import register_jitable
 
-from protomer_kernels.cuda.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
 from protomer_kernels.gather import ONE
-from protomer_kernels.trigonometry import sine_cosine_of_cycles
+from protomer_kernels.insertion import inserted_term
 
 THREADS = 256
 NEXT = np.uint64(1)
-
-
-@register_jitable
-def _term(data, amplitude, gain, phase, sign):
-    """What one coefficient adds, (re, im, weight): gain A Y exp(2 pi i phase) at the mate taken, and gain A^2."""
-    sine, cosine = sine_cosine_of_cycles(phase)
-    weighted = gain * amplitude
-    re = weighted * (data[0] * cosine - data[1] * sine)
-    im = sign * weighted * (data[1] * cosine + data[0] * sine)
-    return re, im, weighted * amplitude
 
 
 @cuda.jit(device=True)
@@ -55,10 +44,9 @@ def insertion_kernel(poses, batch, plane, scale, out):
         n = image[s]
         sign, _, _, point = turned_mate(scaled_columns(rotations[s]), kx[q], ky[q])
         phase = -(kx[q] * shifts_px[s, 0] + ky[q] * shifts_px[s, 1]) / np.float32(box)
-        term = _term((data[n, 0, q], data[n, 1, q]), amplitude[n, q], scale * weights[s], phase, sign)
-        corner, fractions = corner_and_fractions(point, np.float32((out.shape[0] - 1) // 2))
-        k, j, i = corner
-        dx, dy, dz = fractions
+        term = inserted_term((data[n, 0, q], data[n, 1, q]), amplitude[n, q], scale * weights[s], phase, sign)
+        corner, (dx, dy, dz) = corner_and_fractions(point, np.float32((out.shape[0] - 1) // 2))
+        k, j, i = np.uint64(corner[0]), np.uint64(corner[1]), np.uint64(corner[2])
         _add_row(out, k, j, i, (ONE - dz) * (ONE - dy), dx, term)
         _add_row(out, k, j + NEXT, i, (ONE - dz) * dy, dx, term)
         _add_row(out, k + NEXT, j, i, dz * (ONE - dy), dx, term)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 from numba.extending import register_jitable
 
-from protomer_kernels.cuda.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
 from protomer_kernels.gather import ZERO, interpolate_with_gradient
 from protomer_kernels.normal_equations import HALF, SUMS, TWO_PI, residual_and_jacobian
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
@@ -20,11 +20,11 @@ THREADS = 128
 
 
 @register_jitable
-def _terms(volume, columns, shift_per_box, turn, k, data, amplitude):
-    """residual_and_jacobian of one coefficient k = (kx, ky), with data (re, im), as they are stored."""
-    sign, a, b, point = turned_mate(columns, k[0], k[1])
-    corner, fractions = corner_and_fractions(point, np.float32((volume.shape[0] - 1) // 2))
-    cell = interpolate_with_gradient(volume, corner[0], corner[1], corner[2], fractions[0], fractions[1], fractions[2])
+def _terms(volume, columns, shift_per_box, turn, wave, data, amplitude):
+    """residual_and_jacobian of one coefficient wave = (kx, ky), with data (re, im), as they are stored."""
+    sign, a, b, point = turned_mate(columns, wave[0], wave[1])
+    (k, j, i), (dx, dy, dz) = corner_and_fractions(point, np.float32((volume.shape[0] - 1) // 2))
+    cell = interpolate_with_gradient(volume, np.uint64(k), np.uint64(j), np.uint64(i), dx, dy, dz)
     sine, cosine = sine_cosine_of_cycles(-(a * shift_per_box[0] + b * shift_per_box[1]))
     im = sign * data[1]
     centred = (data[0] * cosine - im * sine, im * cosine + data[0] * sine)

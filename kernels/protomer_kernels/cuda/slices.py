@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from protomer_kernels.cuda.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
 from protomer_kernels.gather import interpolate
 
 THREADS = 256
@@ -19,8 +19,8 @@ def slices_kernel(volume, rotations, kx, ky, out):
     if q < kx.shape[0]:
         centre = np.float32((volume.shape[0] - 1) // 2)
         sign, _, _, point = turned_mate(scaled_columns(rotations[n]), kx[q], ky[q])
-        corner, fractions = corner_and_fractions(point, centre)
-        re, im = interpolate(volume, corner[0], corner[1], corner[2], fractions[0], fractions[1], fractions[2])
+        (k, j, i), (dx, dy, dz) = corner_and_fractions(point, centre)
+        re, im = interpolate(volume, np.uint64(k), np.uint64(j), np.uint64(i), dx, dy, dz)
         out[n, 0, q] = re
         out[n, 1, q] = sign * im
 

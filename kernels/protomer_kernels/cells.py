@@ -1,4 +1,4 @@
-"""Where the coefficients of a slice lie in a Fourier volume."""
+"""Where the coefficients of a slice lie in a Fourier volume: the scalar source of every driver that reads or fills one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SCALE = np.float32(PADDING)
 
 @register_jitable
 def scaled_columns(rotation):
-    """The first two columns of a rotation (3, 3) float32, times the padding: what takes (kx, ky) to padded voxels."""
+    """The first two columns of a rotation (3, 3), times the padding, float32: what takes (kx, ky) to padded voxels."""
     return (
-        SCALE * rotation[0, 0],
-        SCALE * rotation[0, 1],
-        SCALE * rotation[1, 0],
-        SCALE * rotation[1, 1],
-        SCALE * rotation[2, 0],
-        SCALE * rotation[2, 1],
+        SCALE * np.float32(rotation[0, 0]),
+        SCALE * np.float32(rotation[0, 1]),
+        SCALE * np.float32(rotation[1, 0]),
+        SCALE * np.float32(rotation[1, 1]),
+        SCALE * np.float32(rotation[2, 0]),
+        SCALE * np.float32(rotation[2, 1]),
     )
 
 
@@ -36,7 +36,7 @@ def turned_mate(columns, kx, ky):
 
 @register_jitable
 def corner_and_fractions(point, centre):
-    """The lower corner [z, y, x] (uint64) of the cell that holds a point, and the fractions dx, dy, dz in it."""
+    """The lower corner [z, y, x] (int32) of the cell that holds a point, and the fractions dx, dy, dz in it (float32)."""
     x, y, z = point[0], point[1] + centre, point[2] + centre
     i, j, k = np.int32(x), np.int32(y), np.int32(z)  # truncation is floor: all three are positive
-    return (np.uint64(k), np.uint64(j), np.uint64(i)), (x - np.float32(i), y - np.float32(j), z - np.float32(k))
+    return (k, j, i), (x - np.float32(i), y - np.float32(j), z - np.float32(k))
