@@ -36,6 +36,8 @@ READ_BYTES_PER_SECOND = 5e8
 def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]:
     """Read, check, normalise, split, write; returns the counts for summary.json. Raises InputError for what cannot be used."""
     table = _with_warnings_told(job, lambda: read_table(inputs, settings))
+    if len(table) == 0:
+        raise InputError("the table has no rows", "a table with particles", "look at the table: what should have filled it?")
     with job.progress("checking images", len(np.unique(table.image_uid))) as line:
 
         def advance(images: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
 from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
-from protomer.finishing import measure_maps, warn_of_resolution, with_map, write_maps
+from protomer.finishing import measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
@@ -36,12 +36,13 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     """Load, insert, solve, measure, save."""
     particles = load(inputs, settings)
     warn_of_small_halves(particles.half, job.events)
+    mask = load_mask(inputs, particles)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     half_maps = reconstruct_halves(replace(setup, largest=largest), noise, known_poses(particles, setup.pixel_size_A), setup.operators)
     if not job.team.is_first:
         return {}
-    return finish(half_maps, particles, setup, inputs, settings, job)
+    return finish(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, particles, inputs, settings, job)
 
 
 def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
@@ -53,6 +54,21 @@ def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
         return particles
     mirrored = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
     return particles.with_columns(rotation=quaternions_from_matrices(mirrored))
+
+
+def load_mask(inputs: Inputs, particles: Particles) -> Volume | None:
+    """The mask, if one was given. Raises InputError, before any work, where it does not fit the map that there will be."""
+    if inputs.mask is None:
+        return None
+    mask, (box, pixel_A) = read_any_volume(inputs.mask), common_frame(particles)
+    require_mask_values(mask, inputs.mask.name)
+    if mask.box != box or abs(mask.voxel_size_A / pixel_A - 1) > 1e-3:
+        raise InputError(
+            f"the mask {inputs.mask} has {mask.box} voxels of {mask.voxel_size_A:.4g} Å",
+            f"the box and pixel size of the images: {box} of {pixel_A:.4g} Å",
+            "make one of that box with `protomer mask`, or leave --mask out: one is then made by rule",
+        )
+    return Volume(mask.data, pixel_A)
 
 
 def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs, job: JobRun) -> Setup:
@@ -96,12 +112,11 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
 
 
 def finish(
-    half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, inputs: Inputs, settings: ReconstructSettings, job: JobRun
+    half_maps: Halves[Volume], mask: Volume | None, particles: Particles, inputs: Inputs, settings: ReconstructSettings, job: JobRun
 ) -> dict[str, Any]:
     """Measure and write."""
-    mask = None if inputs.mask is None else read_any_volume(inputs.mask)
     name = "" if inputs.mask is None else inputs.mask.name
-    record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, name, inputs.symmetry, settings.b_factor, job)
+    record = measure_maps(half_maps, mask, name, inputs.symmetry, settings.b_factor, job)
     assert record.fsc is not None
     if settings.filter_resolution is not None:
         record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
