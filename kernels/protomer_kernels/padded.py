@@ -27,10 +27,12 @@ def padded_transform(volume: np.ndarray, reach: int, workers: int = 1) -> np.nda
     box = len(volume)
     padded = PADDING * box
     signed = np.arange(-reach, reach + 1)
-    columns = np.minimum(np.arange(reach + 1), padded // 2)
+    columns = np.arange(reach + 1)
     ramp, row_ramp = _ramp(columns, box), _ramp(signed, box)
     rows = signed % padded
-    half = scipy.fft.rfft(volume, n=padded, axis=2, workers=workers)[:, :, columns] * ramp
+    half = scipy.fft.rfft(volume, n=padded, axis=2, workers=workers)[:, :, np.minimum(columns, padded - columns)]
+    np.conj(half[:, :, padded // 2 + 1 :], out=half[:, :, padded // 2 + 1 :])  # beyond Nyquist a line holds its mates
+    half *= ramp
     plane = np.empty((box, len(rows), len(columns)), np.complex64)
     for z in range(0, box, LAYERS):
         part = slice(z, z + LAYERS)

@@ -5,8 +5,10 @@ Taylor series of sin and cos after reduction to a quarter turn; absolute error b
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 HALF = np.float32(0.5)
 FOUR = np.float32(4.0)
@@ -21,15 +23,30 @@ ONE = np.float32(1.0)
 TWO = np.float32(2.0)
 
 
+def floor(x):
+    """The largest whole number <= x, as float32: NumPy's function on the CPU, which Numba's CUDA target lacks, and math's there."""
+    return np.floor(x)
+
+
+@overload(floor)
+def _floor_on_cpu(x):
+    return lambda x: np.floor(x)
+
+
+@overload(floor, target="cuda")
+def _floor_on_cuda(x):
+    return lambda x: math.floor(x)
+
+
 @register_jitable
 def sine_cosine_of_cycles(phase):
     """(sin, cos) of 2 pi phase."""
-    quarter = np.floor(phase * FOUR + HALF)
+    quarter = floor(phase * FOUR + HALF)
     f = phase - quarter * QUARTER  # within an eighth of a turn
     f2 = f * f
     s = f * (S1 + f2 * (S3 + f2 * (S5 + f2 * (S7 + f2 * S9))))
     c = ONE + f2 * (C2 + f2 * (C4 + f2 * (C6 + f2 * (C8 + f2 * C10))))
-    odd = quarter - TWO * np.floor(quarter * HALF)  # 0 or 1: sine and cosine change places
-    half_turns = np.floor(quarter * HALF)
-    sign = ONE - TWO * (half_turns - TWO * np.floor(half_turns * HALF))
+    odd = quarter - TWO * floor(quarter * HALF)  # 0 or 1: sine and cosine change places
+    half_turns = floor(quarter * HALF)
+    sign = ONE - TWO * (half_turns - TWO * floor(half_turns * HALF))
     return sign * (s + odd * (c - s)), sign * (c - odd * (c + s))

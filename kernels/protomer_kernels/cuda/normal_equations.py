@@ -1,0 +1,86 @@
+"""Log likelihoods, gradients and Gauss-Newton matrices on a CUDA device: eqs (1) to (3) of protomer_kernels/normal_equations.py.
+
+One block of THREADS threads takes one start. A thread sums its coefficients q, q + THREADS, ... in registers; threads are then added up by
+halves in shared memory, always in the same order, so that a device gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import cuda
+from numba.extending import register_jitable
+
+from protomer_kernels.cuda.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.gather import ZERO, interpolate_with_gradient
+from protomer_kernels.normal_equations import HALF, SUMS, TWO_PI, residual_and_jacobian
+from protomer_kernels.trigonometry import sine_cosine_of_cycles
+
+THREADS = 128
+
+
+@register_jitable
+def _terms(volume, columns, shift_per_box, turn, k, data, amplitude):
+    """residual_and_jacobian of one coefficient k = (kx, ky), with data (re, im), as they are stored."""
+    sign, a, b, point = turned_mate(columns, k[0], k[1])
+    corner, fractions = corner_and_fractions(point, np.float32((volume.shape[0] - 1) // 2))
+    cell = interpolate_with_gradient(volume, corner[0], corner[1], corner[2], fractions[0], fractions[1], fractions[2])
+    sine, cosine = sine_cosine_of_cycles(-(a * shift_per_box[0] + b * shift_per_box[1]))
+    im = sign * data[1]
+    centred = (data[0] * cosine - im * sine, im * cosine + data[0] * sine)
+    return residual_and_jacobian(point, (cell[0], cell[1]), cell[2:], centred, amplitude, (turn * a, turn * b))
+
+
+@register_jitable
+def _add_terms(part, total):
+    """Adds what one coefficient gives to the 21 sums: log L, 5 of the gradient, 15 of the lower triangle of the matrix."""
+    residual_re, residual_im, model_re, model_im = part[:4]
+    total[0] += model_re * (residual_re + HALF * model_re) + model_im * (residual_im + HALF * model_im)
+    n = 6
+    for p in range(5):
+        re, im = part[4 + 2 * p], part[5 + 2 * p]
+        total[1 + p] += re * residual_re + im * residual_im
+        for q in range(p + 1):
+            total[n] += re * part[4 + 2 * q] + im * part[5 + 2 * q]
+            n += 1
+
+
+@cuda.jit
+def normal_equations_kernel(volume, starts, batch, plane, out):
+    """Block s sums over all coefficients of start s."""
+    image, rotations, shifts_px = starts
+    data, amplitude = batch
+    kx, ky, box = plane
+    s, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    n = image[s]
+    columns = scaled_columns(rotations[s])
+    size = np.float32(box)
+    shift_per_box = (shifts_px[s, 0] / size, shifts_px[s, 1] / size)
+    total = cuda.local.array(SUMS, numba.float32)
+    for m in range(SUMS):
+        total[m] = ZERO
+    for q in range(thread, kx.shape[0], THREADS):
+        own = (data[n, 0, q], data[n, 1, q])
+        _add_terms(_terms(volume, columns, shift_per_box, TWO_PI / size, (kx[q], ky[q]), own, amplitude[n, q]), total)
+    shared = cuda.shared.array((SUMS, THREADS), numba.float32)
+    for m in range(SUMS):
+        shared[m, thread] = total[m]
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half > 0:
+        if thread < half:
+            for m in range(SUMS):
+                shared[m, thread] += shared[m, thread + half]
+        cuda.syncthreads()
+        half //= 2
+    if thread < SUMS:
+        out[s, thread] = shared[thread, 0]
+
+
+def normal_equations(volume, starts, batch, plane, out) -> None:
+    """The 21 sums of S starts, on device arrays: out (S, 21) float32.
+
+    volume (n, n, r + 1, 2) float32; starts: image (S,) int64, the row of the batch that each belongs to, rotations (S, 3, 3) and
+    shifts_px (S, 2) float32; batch: data (n, 2, >= K) and amplitude (n, >= K) float32; plane: kx, ky (K,) float32 and the box.
+    """
+    normal_equations_kernel[len(starts[0]), THREADS](volume, starts, batch, plane, out)
