@@ -176,5 +176,6 @@ def test_a_refinement_of_the_tilt_stack_ends_and_says_how_little_it_supports(ref
     assert {"no_better_than_start", "no_resolution"} & codes
     assert "resolution_A" in summary and summary["joined_below_A"] >= 80.0  # 20 Å, as set by default, is beyond Nyquist
     page = (refined / "report.html").read_text()
+    assert "do not believe it: see the warnings" in page
     texts = [warning["text"] for warning in summary["warnings"]]
     assert all(text in page for text in texts) and page.index(texts[0]) < page.index("Resolution")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from protomer_kernels.slices import extract_slices, transform_volume
 
 MODES = 4
 SAME_MODE_RAD = 0.12
-STARTS_APART_RAD = 0.2
+STARTS_APART_RAD = 0.1
 HOPELESS = 30.0  # log units below the best start
 LEAST_WEIGHT = 1e-3  # of a mode that is climbed again or inserted
 
@@ -41,7 +41,7 @@ class Search:
     shift_step_px: float
     stages: tuple[Stage, ...]
     final_radius: int
-    final_steps: int = 6
+    final_steps: int = 8
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Reference:
         slices = np.empty((len(grid), 2, length), np.float32)
         extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
         return cls(volume_ft, plane, operators, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+
+
+    def scaled(self, factor: float) -> Reference:
+        """The reference of the map times a factor."""
+        return replace(self, volume_ft=self.volume_ft * np.float32(factor), slices=self.slices * np.float32(factor))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, n
 from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
 from protomer.volumes import MapRecord
 
+DOUBTS = {"no_better_than_start", "poses_disagree"}
+
 
 def write_report(
     record: MapRecord, particles: Particles, history: list[dict[str, Any]], start_A: float, joined_A: float, job: JobRun
@@ -32,7 +34,9 @@ def write_report(
         "halves joined below": f"{joined_A:.4g} Å" if joined_A else "never",
     }
     report = Report("Refinement", job.events.warnings, facts)
-    report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
+    doubted = DOUBTS & {warning["code"] for warning in job.events.warnings}
+    label = "corrected FSC at 0.143" + ("; do not believe it: see the warnings" if doubted else "")
+    report.headline("resolution", fsc.describe("corrected").split(" (")[0], label)
     report.headline("unmasked", fsc.describe("unmasked").split(" (")[0], "FSC at 0.143")
     report.headline("iterations", str(len(history)), "until resolution and poses settled")
     report.section("Resolution")

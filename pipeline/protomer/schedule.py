@@ -16,6 +16,7 @@ GRID_ROTATIONS = (4000, 8000, 12000, 12000)
 FIRST_RADIUS = 16
 STARTS = 24
 THINNED = ((8, 0.6), (4, 0.8))  # starts kept, and the share of the band that they are climbed to
+FIRST_STEPS, LATER_STEPS = 6, 5
 MARGIN = 2  # shells beyond the resolved ones that alignment may use
 SETTLED_SHARE = 0.2  # of their posterior width: poses that turn by less in the median stand still
 LEAST_ITERATIONS, MOST_ITERATIONS = 5, 30
@@ -41,6 +42,11 @@ class Band:
         return cls(box, limit, min(FIRST_RADIUS, limit))
 
     @property
+    def at_limit(self) -> Band:
+        """The band with everything resolved."""
+        return replace(self, radius=self.limit)
+
+    @property
     def insertion_radius(self) -> int:
         """Slices are inserted somewhat beyond the alignment's limit, so that the FSC can show that more is resolved."""
         return min(largest_radius(self.box), int(1.4 * self.radius) + 8)
@@ -49,9 +55,9 @@ class Band:
         """The search of this iteration."""
         at = min(self.iteration, len(GRID_RADII) - 1)
         grid_radius = min(GRID_RADII[at], self.radius)
-        stages = [Stage(STARTS, grid_radius, 6)]
+        stages = [Stage(STARTS, grid_radius, FIRST_STEPS)]
         for keep, share in THINNED:
-            stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), 5))
+            stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), LATER_STEPS))
         return Search(grid_radius, GRID_ROTATIONS[at], shift_extent_px, self.box / 32, tuple(stages), self.radius)
 
     def next(self, resolved: int, median_turn_deg: float, median_width_deg: float) -> Band:

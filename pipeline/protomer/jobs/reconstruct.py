@@ -9,14 +9,17 @@ import numpy as np
 
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
-from protomer.expectation import PoseTable, make_batches, share_of_batches
+from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
 from protomer.finishing import measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
+from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
+from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.particles import Particles
-from protomer.refinement import Setup, reconstruct_halves, survey_images
+from protomer.refinement import reconstruct_halves, survey_images
+from protomer.refinement_setup import Setup
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
@@ -74,7 +77,9 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
     batches = make_batches(particles, 1, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     plane = HalfPlane(box, largest_radius(box))
-    store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
+    work = work_of(settings, batches, numbers, box, job.threads)
+    folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
+    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
     return Setup(
         particles,
         store,
@@ -155,14 +160,22 @@ def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
         path.write_text(report.html(), encoding="utf-8")
 
 
+def work_of(settings: ReconstructSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
+    """What decides the memory of the rank with these batches."""
+    own = [batches[n] for n in numbers]
+    return Work(sum(len(b.rows) for b in own), box, 2, len({b.key for b in own}), settings.half_precision, threads)
+
+
 def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int) -> Plan:
-    """Memory from the crops and two accumulators; time from the coefficients inserted, at measured rates."""
+    """Memory of the rank that needs most; time from the coefficients inserted, at measured rates."""
     particles = read_particles(inputs.particles)
     box, _ = common_frame(particles)
-    plane = HalfPlane(box, largest_radius(box))
-    crops = len(particles) * len(plane) * (4 if settings.half_precision else 8) // ranks
-    accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
+    coefficients = len(particles) * len(HalfPlane(box, largest_radius(box)))
+    batches = make_batches(particles, 1, settings.seed)
+    works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
     order = len(operators(inputs.symmetry, inputs.axes))
     return Plan(
-        crops + 3 * accumulator + 300_000_000, 40 * box**3, 10 + len(particles) * len(plane) * (1e-7 + 3e-8 * order) / (ranks * threads)
+        max(work.image_bytes + work.reconstruction_bytes for work in works),
+        40 * box**3,
+        10 + coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
     )
