@@ -229,6 +229,7 @@ def test_a_file_that_may_not_grow_is_said_as_a_full_disk_is(small: Path, tmp_pat
     ("refine --particles imported --volume strat.mrc", "did you mean 'start.mrc'?"),
     ("refine --particles imported --volume start.mrc --symmetry C0", "such as C2"),
     ("refine --particles imported --volume start.mrc --symmetry Q7", "C1 to C100, D1 to D100, T, O, I"),
+    ("refine --particles imported --volume start.mrc --symmetry Q7 --dry-run", "unknown point group 'Q7'"),
     ("refine --particles imported --volume start.mrc --set initial_lowpass=30", "did you mean 'initial_low_pass'?"),
     ("refine --particles imported --volume start.mrc --mask_mode static", "give --mask mask.mrc"),
     ("refine imported start.mrc", "files by their flags: --particles, --volume, --mask"),

@@ -133,9 +133,11 @@ def under_one_roof(work: Callable[[Team], int]) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """0 done, 2 bad input or settings, 75 stopped by a signal (resume me), 1 any other fault."""
+    """0 done, 2 bad input or settings, 75 stopped by a signal (resume me), 130 interrupted by Ctrl-C, 1 any other fault."""
     if isinstance(error, ProtomerError):
         return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
     return 2 if isinstance(error, click.UsageError) else 1
 
 
@@ -147,6 +149,9 @@ def report_error(error: BaseException, prefix: str = "") -> None:
         error.show()
     elif isinstance(error, ProtomerError):
         print(f"protomer: {prefix}{error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print(f"protomer: {prefix}interrupted; the same command with --resume goes on from the last checkpoint, or starts again where "
+              "there is none", file=sys.stderr)
     else:
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
