@@ -215,3 +215,48 @@ def test_a_file_that_may_not_grow_is_said_as_a_full_disk_is(small: Path, tmp_pat
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
     assert result.returncode == 1 and "File too large" in result.stderr and "cannot write" in result.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"settings.yaml", "log.jsonl", "rejected.csv"}
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("refine --particles imported", "add --volume FILE"),
+    ("refien --particles imported", "did you mean 'refine'?"),
+    ("refine --particles particles.star --volume start.mrc", "`protomer import --star particles.star --output imported`"),
+    ("refine --particles images.mrcs --volume start.mrc", "`protomer import --stack images.mrcs --output imported`"),
+    ("refine --particles start.mrc --volume start.mrc", "a map belongs to --volume"),
+    ("refine --particles imported --volume imported", "the folder of a job that wrote volume.h5"),
+    ("refine --particles imported --volume imported/particles.h5", "holds particles\n  expected: a file with a volume"),
+    ("refine --particles importd --volume start.mrc", "did you mean 'imported'?"),
+    ("refine --particles imported --volume strat.mrc", "did you mean 'start.mrc'?"),
+    ("refine --particles imported --volume start.mrc --symmetry C0", "such as C2"),
+    ("refine --particles imported --volume start.mrc --symmetry Q7", "C1 to C100, D1 to D100, T, O, I"),
+    ("refine --particles imported --volume start.mrc --symmetry Q7 --dry-run", "unknown point group 'Q7'"),
+    ("refine --particles imported --volume start.mrc --set initial_lowpass=30", "did you mean 'initial_low_pass'?"),
+    ("refine --particles imported --volume start.mrc --mask_mode static", "give --mask mask.mrc"),
+    ("refine imported start.mrc", "files by their flags: --particles, --volume, --mask"),
+    ("reconstruct --particles imported", "have no poses"),
+    ("import --cs noctf.cs", "passthrough"),
+    ("import --stack images.mrcs", "--ctf TABLE.csv"),
+    ("postprocess --volume start.mrc", "a single map has no FSC"),
+    ("postprocess --volume imported", "has no volume.h5")])
+def test_a_mistake_in_a_command_is_answered_with_what_to_do(small: Path, words: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
+    if "noctf.cs" in words:
+        fields = [("uid", "u8"), ("blob/path", "S11"), ("blob/idx", "u4"), ("blob/shape", "u4", (2,)), ("blob/psize_A", "f4")]
+        with open("noctf.cs", "wb") as file:
+            np.save(file, np.array([(i, b"images.mrcs", i, (BOX, BOX), PIXEL_A) for i in range(4)], fields))
+    refused(small / "out", said, *words.split())
+
+
+def test_a_resumed_run_with_other_settings_says_which(small: Path) -> None:
+    result = protomer("import", "--star", small / "particles.star", "--output", small / "imported", "--bin", "2", "--resume", check=False)
+    assert result.returncode == 2 and "settings.bin: 1.0 there, 2.0 asked" in result.stderr and "--overwrite" in result.stderr
+
+
+@pytest.mark.parametrize(("words", "said"), [("verify", "was given no FOLDER"), ("verify nowhere", "nowhere is no folder"),
+                                             ("run", "was given no CHAIN"), ("run particles.star", ".yaml or .yml"),
+                                             ("export --particles imported", "--star FILE, --cs FILE or --mrc FILE")])
+def test_jobs_without_a_folder_answer_mistakes_too(small: Path, words: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
+    command = [sys.executable, "-m", "protomer", *words.split()]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and said in result.stderr and "what to do: " in result.stderr

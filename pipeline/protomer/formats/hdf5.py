@@ -178,9 +178,14 @@ def _opened(path: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
     except OSError as error:
         raise _damaged(path, str(error)) from error
     with file:
-        if file.attrs.get("format") != kind or int(file.attrs.get("version", 0)) > VERSION:
-            raise InputError(f"{path} says format {file.attrs.get('format')!r}, version {file.attrs.get('version')}",
-                             f"{kind!r}, version {VERSION} or lower", f"give a file that {job} wrote, or use a newer Protomer")
+        found = file.attrs.get("format")
+        if found != kind:
+            words = {"protomer particles": "particles", "protomer volume": "a volume"}
+            raise InputError(f"{path} holds {words.get(found, 'something else')}", f"a file with {words[kind]}",
+                             f"give a file that {job} wrote")
+        if int(file.attrs.get("version", 0)) > VERSION:
+            raise InputError(f"{path} is {kind!r}, version {file.attrs.get('version')}", f"version {VERSION} or lower",
+                             "use the newer Protomer that wrote it")
         yield file
 
 

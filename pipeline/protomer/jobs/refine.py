@@ -264,6 +264,7 @@ def work_of(settings: RefineSettings, batches: list[Batch], numbers: range, box:
 def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> Plan:
     """Memory of the rank that needs most; time from the number of images, at measured rates."""
     particles = read_particles(inputs.particles)
+    operators(inputs.symmetry, inputs.axes)  # refuses a group that does not exist, as the run would
     box = settings.box or common_frame(particles)[0]
     radius = largest_radius(box)
     folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
