@@ -32,7 +32,9 @@ from protomer_kernels.rotations import matrices_from_quaternions
 SAME_POSE_DEG = 10.0
 AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
 CERTAIN_WEIGHT = 0.99
-OUTLIER_SHARE, RESEARCH_SHARE = 0.05, 8  # of those: the least likely, and one in so many, are searched in each iteration all the same
+# of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
+OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
+STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
 def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +93,7 @@ def iterate(setup: Setup, state: State) -> State:
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
         "searched": int(context.search_again.sum()),
+        "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, turn_deg),
         "fsc": [round(float(c), 5) for c in curve],
         "noise": noise.round(8).tolist(),
     }
@@ -104,12 +107,20 @@ def _context(setup: Setup, state: State) -> Context:
     all the same, so that nothing stays lost.
     """
     again = state.agreed < np.where(state.poses.weight[:, 0] > CERTAIN_WEIGHT, AGREEMENTS_IF_CERTAIN, AGREEMENTS)
-    turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * RESEARCH_SHARE).astype(np.int64)
-    again |= (turn + state.band.iteration) % RESEARCH_SHARE == 0
+    elsewhere = state.history[-1]["found_elsewhere"] if state.history else None
+    one_in = ONE_IN if elsewhere is None or elsewhere > STILL_SHARE else ONE_IN_WHEN_STILL
+    turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * one_in).astype(np.int64)
+    again |= (turn + state.band.iteration) % one_in == 0
     if state.band.iteration > 0:
-        again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE)
+        again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
     return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None)
+
+
+def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:
+    """Of the particles whose pose had been found again before and that were searched all the same, the share that ended elsewhere."""
+    settled = searched & (agreed > 0)
+    return float(np.mean(turn_deg[settled] >= SAME_POSE_DEG)) if settled.any() else None
 
 
 def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
