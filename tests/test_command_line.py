@@ -125,6 +125,12 @@ def test_a_config_of_another_job_is_refused(numbers: Path, monkeypatch: pytest.M
     assert "protomer refine" in capsys.readouterr().err
 
 
+def test_an_interrupted_run_says_how_to_go_on_and_not_that_it_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    report_error(KeyboardInterrupt())
+    said = capsys.readouterr().err
+    assert "interrupted" in said and "--resume" in said and "fault" not in said and exit_code(KeyboardInterrupt()) == 130
+
+
 def test_every_kind_of_error_has_its_exit_code() -> None:
     assert [exit_code(error) for error in (InputError("a", "b", "c"), Stopped("s"), StorageError("d"), ValueError("v"))] == [2, 75, 1, 1]
 

@@ -89,7 +89,7 @@ def test_other_files_are_refused_with_what_was_found(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             hdf5.read_particles(tmp_path / name)
     hdf5.write_particles(tmp_path / "particles.h5", some_particles())
-    with pytest.raises(InputError, match="protomer volume"):
+    with pytest.raises(InputError, match=r"holds particles\s+expected: a file with a volume"):
         hdf5.read_map_record(tmp_path / "particles.h5")
 
 

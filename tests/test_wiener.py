@@ -32,7 +32,7 @@ def test_slices_of_a_known_map_solve_back_to_that_map(model: np.ndarray) -> None
     numerator, weight = insertion.accumulator_values(sums, scale)
     np.testing.assert_allclose(numerator[:, :, 0], numerator[::-1, ::-1, 0].conj(), atol=1e-4)
     assert weight.min() >= 0.0
-    found, truth = wiener.solve_volume(numerator, weight, np.full(RADIUS + 1, 1e-3), BOX).astype(float), blob_map().astype(float)
+    found, truth = wiener.solve_volume(numerator.copy(), weight, np.full(RADIUS + 1, 1e-3), BOX).astype(float), blob_map().astype(float)
     assert found.shape == truth.shape
     assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.99
     assert abs((found * truth).sum() / (truth * truth).sum() - 1) < 0.02

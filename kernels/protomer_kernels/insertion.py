@@ -32,6 +32,12 @@ def empty_accumulator(radius: int) -> np.ndarray:
     return np.zeros((2 * r + 1, 2 * r + 1, r + 1, 3), np.int64)
 
 
+def accumulator_bytes(radius: int) -> int:
+    """What empty_accumulator takes."""
+    r = volume_radius(radius)
+    return 24 * (2 * r + 1) ** 2 * (r + 1)
+
+
 def fixed_point_scale(largest_term: float, number_of_slices: int) -> float:
     """A power of two by which terms are multiplied: no sum of `number_of_slices` slices can overflow.
 
@@ -126,7 +132,7 @@ def _insert_one(accumulator, pose, scale, image, plane, slab, scratch):
         _scatter_block(flat, np.uint64(3 * layer), np.uint64(3 * row), terms, bases, stop - start, first, last)
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def insert_slices(poses, batch, plane, scale, slabs, out):
     """Adds S slices to the accumulator `out`, eq. (1).
 

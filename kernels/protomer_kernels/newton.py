@@ -115,7 +115,7 @@ def _climb(volume, rotation, shift_px, image, plane, steps, bounds, sums):
                 break
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def climb_poses(volume, starts, batch, plane, steps, bounds, sums):
     """Refines S starts in place, each on its own image; a start stays if nothing better is found within its extent.
 

@@ -8,7 +8,7 @@ import numpy as np
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def residual_power(slices, shifts_px, batch, plane, shell, out):
     """Residuals and projection products of n images, by shell.
 

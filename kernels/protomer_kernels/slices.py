@@ -34,7 +34,7 @@ def transform_volume(volume: np.ndarray, radius: int, amplitude: float = 1.0, wo
     return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def extract_slices(volume, rotations, kx, ky, out):
     """Slices of a Fourier volume: rotations (n, 3, 3) float32; kx, ky (K,) float32, cycles per box; out (n, 2, K) float32, re and im."""
     centre = np.float32((volume.shape[0] - 1) // 2)

@@ -45,9 +45,10 @@ def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, b
     """Eq. (1) to a map (box, box, box) float32.
 
     numerator complex64 and weight float32 (n, n, r + 1) from accumulator_values; ridge (shells,) float64 is 1 / tau^2; coefficients in
-    shells past its end are zero. `box` may be smaller than that of the images: the same field of view in coarser voxels.
+    shells past its end are zero. `box` may be smaller than that of the images: the same field of view in coarser voxels. The quotient
+    takes the numerator's place: it is the largest array of a reconstruction.
     """
-    solved = np.empty(numerator.shape, np.complex64)
+    solved = numerator
     _divide(numerator, weight, ridge.astype(np.float64), solved)
     volume = map_of_transform(solved, box, workers)
     correction = (1.0 / gridding_correction(box)).astype(np.float32)

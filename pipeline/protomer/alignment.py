@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,6 +65,11 @@ class Reference:
         slices = np.empty((len(grid), 2, length), np.float32)
         extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
         return cls(volume_ft, plane, operators, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+
+
+    def scaled(self, factor: float) -> Reference:
+        """The reference of the map times a factor."""
+        return replace(self, volume_ft=self.volume_ft * np.float32(factor), slices=self.slices * np.float32(factor))
 
 
 @dataclass(frozen=True)

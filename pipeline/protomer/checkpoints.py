@@ -43,7 +43,9 @@ def write_state(path: Path, state: Mapping[str, Any], identity: str) -> None:
     """Write a state to an HDF5 file: arrays as datasets, the rest as attributes."""
     import h5py
     import numpy as np
-    with h5py.File(path, "w") as file:
+
+    from protomer.formats.hdf5_files import new_hdf5_file
+    with new_hdf5_file(path) as file:
         file.attrs["identity"] = identity
         arrays, scalars = file.create_group("arrays"), file.create_group("scalars")
         for name, value in state.items():

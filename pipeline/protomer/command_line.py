@@ -44,6 +44,23 @@ class _Jobs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class _JobCommand(click.Command):
+    """The command of one job; a word without a flag is an error that says which flags there are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if type(error) is not click.UsageError or "unexpected extra argument" not in error.message:
+                raise
+            words = error.message.partition("(")[2].rstrip(")")
+            flags = [option.opts[0] for option in self.params if isinstance(option, click.Option) and option.metavar == "FILE"]
+            example = f"protomer {self.name} {flags[0] if flags else '--set'} ..."
+            raise InputError(f"{words}: given without a flag", f"files by their flags: {', '.join(flags)}",
+                             f"write for example `{example}`; --help lists them all") from error
+
+
 def job_command(job: Job) -> click.Command:
     """The click command of a job."""
 
@@ -54,7 +71,7 @@ def job_command(job: Job) -> click.Command:
     parameters = job_parameters(job)
     if job.passes_on:
         parameters.append(click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED))
-    return click.Command(job.name, callback=callback, params=parameters, help=f"{job.summary}.\n\n{job.teaches}", short_help=job.summary,
+    return _JobCommand(job.name, callback=callback, params=parameters, help=f"{job.summary}.\n\n{job.teaches}", short_help=job.summary,
                          context_settings=_CONTEXT)
 
 
@@ -116,9 +133,11 @@ def under_one_roof(work: Callable[[Team], int]) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """0 done, 2 bad input or settings, 75 stopped by a signal (resume me), 1 any other fault."""
+    """0 done, 2 bad input or settings, 75 stopped by a signal (resume me), 130 interrupted by Ctrl-C, 1 any other fault."""
     if isinstance(error, ProtomerError):
         return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
     return 2 if isinstance(error, click.UsageError) else 1
 
 
@@ -130,6 +149,9 @@ def report_error(error: BaseException, prefix: str = "") -> None:
         error.show()
     elif isinstance(error, ProtomerError):
         print(f"protomer: {prefix}{error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print(f"protomer: {prefix}interrupted; the same command with --resume goes on from the last checkpoint, or starts again where "
+              "there is none", file=sys.stderr)
     else:
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""

@@ -6,7 +6,7 @@ Particles are divided by half-set and, within a half, by fold: an image is compa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.particles import Particles
 from protomer.randomness import uniform
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
+from protomer_kernels.insertion import accumulator_bytes, empty_accumulator, fixed_point_scale, insert_slices
 from protomer_kernels.noise import residual_power
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 from protomer_kernels.slices import extract_slices
 
 BATCH = 64
+FOLDS, LEAST_IN_FOLD, MANY_IMAGES, MOST_FOLD_BYTES = 4, 8, 20_000, 4e9
 
 Key = tuple[int, int]  # half, fold
 
@@ -32,6 +33,17 @@ class Batch:
 
     key: Key
     rows: np.ndarray
+
+
+def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> int:
+    """How many folds each half is divided into: as wanted, or by rule; one where folds would be too small to be worth it.
+
+    An image's own noise is the smaller a part of its map, the more images there are, while each fold takes an accumulator's memory.
+    """
+    folds = FOLDS if wanted is None else wanted
+    if wanted is None and (max(half_sizes) >= MANY_IMAGES or 2 * FOLDS * accumulator_bytes(radius) > MOST_FOLD_BYTES):
+        folds = 1
+    return folds if min(half_sizes) >= LEAST_IN_FOLD * folds else 1
 
 
 def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
@@ -142,14 +154,14 @@ def expect(
     found, residuals, accumulators = [], [], {}
     reference: Reference | None = None
     current: Key | None = None
-    for number in numbers:
+    for number, crops in store.stream(numbers):
         key, rows = batches[number].key, batches[number].rows
         if reference is None or key != current:
             current = key
             reference = Reference.prepare(model.maps[key], plane, model.insertion_radius, model.operators, search, context.threads)
             accumulators[key] = empty_accumulator(model.insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
-        batch = whiten(store.load(number), transfer, weights[particles.optics[rows]])
+        batch = whiten(crops, transfer, weights[particles.optics[rows]])
         poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
         insert_poses(batch, poses, plane, model.operators, context.scale, context.threads, accumulators[key])
         residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))

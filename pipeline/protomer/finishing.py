@@ -61,14 +61,19 @@ def choose_mask(half_maps: Halves[Volume], mask: Volume | None, name: str, job: 
         if not made.found_density:
             job.events.warn("no_density", "the rule for the mask found no density above the noise; the FSC is measured in a sphere")
         return made.mask, made.name
+    require_mask_values(mask, name)
+    if max(mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)) > 0.5:
+        job.events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
+    return mask, name
+
+
+def require_mask_values(mask: Volume, name: str) -> None:
+    """Raise InputError for values outside 0..1, and where no voxel is inside."""
     lowest, highest = float(mask.data.min()), float(mask.data.max())
     if not (lowest >= -1e-3 and 0 < highest <= 1 + 1e-3):
         raise InputError(
             f"the mask {name} has values from {lowest:.3g} to {highest:.3g}", "values from 0 to 1", "make it with `protomer mask`"
         )
-    if max(mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)) > 0.5:
-        job.events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
-    return mask, name
 
 
 def warn_of_resolution(fsc: FscSet, mask: Volume | None, job: JobRun, start_A: float) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,9 +95,15 @@ class ImageStore:
             self._held[number] = self._packed(self._prepare(self.batches[number]))
         return self._unpacked(self._held[number])
 
-    def load_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Crops of any rows, read now and not kept."""
-        return self._prepare(rows)
+    def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Every batch with its number, the next one being read and prepared while the caller works on one."""
+        with ThreadPoolExecutor(1, "images") as pool:
+            coming = pool.submit(self.load, numbers[0]) if len(numbers) else None
+            for at, number in enumerate(numbers):
+                assert coming is not None
+                crops = coming.result()
+                coming = pool.submit(self.load, numbers[at + 1]) if at + 1 < len(numbers) else None
+                yield number, crops
 
     def _prepare(self, rows: np.ndarray) -> np.ndarray:
         _, first, back = np.unique(self.particles.image_uid[rows], return_index=True, return_inverse=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 from protomer.errors import InputError
 from protomer.provenance import describe_file
 from protomer.settings import Input, Job, unknown_name
+
+_IMPORTED = {".star": "star", ".cs": "cs", ".mrcs": "stack", ".st": "stack"}  # ending -> flag of import
+_MAPS = (".mrc", ".map", ".ccp4")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def _resolve(job: Job, declared: Input, value: Any) -> Any:
         value = value[0] if value else None
     if value is None or value == () or value == []:
         if declared.required:
-            raise InputError(f"{job.name} was given no --{declared.name}", declared.text, f"add --{declared.name}")
+            flag = declared.name.upper() if declared.positional else f"--{declared.name} FILE"
+            raise InputError(f"{job.name} was given no {flag.removesuffix(' FILE')}", declared.text, f"add {flag}")
         value = declared.default
     if declared.repeatable:
         many = [] if value is None else [value] if isinstance(value, (str, os.PathLike)) else list(value)
@@ -74,12 +80,40 @@ def _resolve_one(declared: Input, value: Any) -> Path | str | None:
     if path.is_dir():
         path = _file_in_folder(declared, path)
     if not path.is_file():
-        near = f"{path.parent} exists but has no {path.name}" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
-        raise InputError(f"--{declared.name} {value}: there is no such file ({near})", declared.text, "check the path")
-    endings = (Path(declared.file).suffix, *declared.alternatives)
-    if declared.alternatives and not path.name.endswith(endings):
-        raise InputError(f"--{declared.name} {value}", f"a file that ends in {' or '.join(dict.fromkeys(endings))}", declared.text)
+        raise _no_such_file(declared, path, str(value))
+    endings = _endings(declared)
+    if endings and not path.name.lower().endswith(endings):
+        raise InputError(f"--{declared.name} {value}", f"a file that ends in {' or '.join(endings)}: {declared.text}",
+                         _meant_for(path, declared))
     return path
+
+
+def _endings(declared: Input) -> tuple[str, ...]:
+    """The endings that an input may have; none where any will do."""
+    assert declared.file is not None
+    own = Path(declared.file).suffix
+    known = (".h5", ".hdf5") if own == ".h5" else (own,)
+    return tuple(dict.fromkeys((*known, *declared.alternatives))) if declared.alternatives or own == ".h5" else ()
+
+
+def _meant_for(path: Path, declared: Input) -> str:
+    """What to do with a file of another kind than the one that was meant."""
+    table = next((flag for ending, flag in _IMPORTED.items() if path.name.lower().endswith(ending)), None)
+    if table is not None and declared.name == "particles":
+        return f"import it first, `protomer import --{table} {shlex.quote(str(path))} --output imported`, then give --particles imported"
+    if declared.name == "particles" and path.name.lower().endswith(_MAPS):
+        return "a map belongs to --volume; an image stack without a table is imported first, with `protomer import --stack`"
+    return "give another file"
+
+
+def _no_such_file(declared: Input, path: Path, value: str) -> InputError:
+    """Where a file was looked for, and the nearest name that is there."""
+    if not path.parent.is_dir():
+        return InputError(f"--{declared.name} {value}: there is no such file, and the folder {path.parent} does not exist", declared.text,
+                          "check the path")
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1, cutoff=0.6)
+    return InputError(f"--{declared.name} {value}: there is no such file in {path.parent.absolute()}", declared.text,
+                      f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path")
 
 
 def _file_in_folder(declared: Input, folder: Path) -> Path:
@@ -87,8 +121,10 @@ def _file_in_folder(declared: Input, folder: Path) -> Path:
     meant = folder / declared.file
     if meant.is_file():
         return meant
-    there = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    endings, others = _endings(declared) or (meant.suffix,), {"particles.h5", "volume.h5", "checkpoint.h5"} - {declared.file}
+    usable = sorted(entry.name for entry in folder.iterdir()
+                    if entry.is_file() and entry.name.endswith(endings) and entry.name not in others and entry.name[0] != ".")
     finished = "" if (folder / "summary.json").exists() else "; it holds no finished run"
     raise InputError(f"--{declared.name} {folder}: the folder has no {declared.file}{finished}",
-                     f"a job's folder with {declared.file}, or a file itself",
-                     f"name one of its files: {', '.join(there[:12])}" if there else "give another folder: this one is empty")
+                     f"the folder of a job that wrote {declared.file}, or a file itself",
+                     f"name one of its files: {', '.join(usable[:12])}" if usable else "give another folder, or a file")

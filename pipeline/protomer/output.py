@@ -51,8 +51,18 @@ def storage_message(path: Path, error: BaseException) -> str:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    return (f"cannot write {path}: {reason}\n  expected: a writable folder with room; {folder} has {free / 1e9:.3f} GB free\n"
-            f"  what to do: free some space or choose another --output, then give the same command with --resume")
+    meant = path.with_name(path.name.removeprefix(PARTIAL).partition("-")[2]) if path.name.startswith(PARTIAL) else path
+    return (f"cannot write {meant}: {reason}\n  expected: a writable folder with room; {folder} has {free / 1e9:.3f} GB free\n"
+            f"  what to do: free some space or choose a folder with room (--output, --cache), then give the same command with --resume")
+
+
+def reserve_space(path: Path) -> None:
+    """Give an existing file all its blocks on disk, before it is written through memory: there a full disk would kill the process.
+
+    Raises OSError where there is no room.
+    """
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def remove_partial_files(folder: Path) -> None:

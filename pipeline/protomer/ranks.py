@@ -168,6 +168,11 @@ class Team:
         shared = Counter((host, cpu) for host, cpus in ranks for cpu in cpus)
         return max(1, int(sum(1 / shared[own[0], cpu] for cpu in own[1]) + 1e-6))
 
+    def ranks_here(self) -> int:
+        """How many ranks run on this rank's machine."""
+        hosts = [socket.gethostname()] if self._world is None else self._world.allgather(socket.gethostname())
+        return hosts.count(socket.gethostname())
+
     def all_fail(self, patience_s: float = 1.0) -> bool:
         """Called by a rank that failed: whether every other rank fails too within the patience, so that all can end in order."""
         if self._failures is None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from protomer.alignment import Reference, Search, search_globally
-from protomer.expectation import Batch, Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale, residual_sums
-from protomer.images import ImageStore, contrast_transfer, whiten
+from protomer.expectation import Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale
+from protomer.images import contrast_transfer, whiten
 from protomer.maximisation import (
     Sums,
     add_up_ranks,
@@ -24,89 +21,20 @@ from protomer.maximisation import (
     unregularised,
     working_box,
 )
-from protomer.particles import Particles
 from protomer.randomness import uniform
-from protomer.ranks import Team
+from protomer.refinement_setup import MASK_FRACTION, Setup, State
 from protomer.schedule import Band
 from protomer.volumes import Halves
-from protomer_kernels.fourier import crop_volume, low_pass
 from protomer_kernels.insertion import empty_accumulator
-from protomer_kernels.masks import dynamic_mask
 from protomer_kernels.noise import power_by_shell
 from protomer_kernels.rotations import matrices_from_quaternions
 
 SAME_POSE_DEG = 10.0
 AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
 CERTAIN_WEIGHT = 0.99
-OUTLIER_SHARE, RESEARCH_SHARE = 0.05, 8  # of those: the least likely, and one in so many, are searched in each iteration all the same
-MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
-EXPECTED_SIGNAL_SHARE = 0.2  # of the low-frequency power, for the first guess of the grey scale
-CALIBRATIONS = 3
-
-
-@dataclass(frozen=True)
-class Masking:
-    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map."""
-
-    mode: str = "none"
-    threshold: float = 0.2
-    near_A: float = 6.0
-    far_A: float = 14.0
-    from_A: float = 12.0
-    given: np.ndarray | None = None  # (D, D, D)
-
-    def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
-        """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
-        box = len(half_maps.a)
-        if self.mode == "static" and self.given is not None:
-            return np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
-        if self.mode != "dynamic" or resolution_A > self.from_A:
-            return np.ones((1, 1, 1), np.float32)
-        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION)
-        return dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What does not change during a refinement."""
-
-    particles: Particles
-    store: ImageStore
-    batches: list[Batch]
-    numbers: range  # this rank's batches
-    team: Team
-    operators: np.ndarray
-    pixel_size_A: float
-    join_shell: int
-    shift_extent_px: float
-    marginalise: bool
-    seed: int
-    threads: int
-    progress: Callable[[str, int], Any]
-    largest: np.ndarray  # (groups, shells): the largest |X|
-    masking: Masking = field(default_factory=Masking)
-    check_stop: Callable[[], None] = lambda: None
-
-    @property
-    def keys(self) -> list[Key]:
-        """Halves and folds in their fixed order."""
-        return sorted({batch.key for batch in self.batches})
-
-    @property
-    def row_order(self) -> np.ndarray:
-        """Rows of the particle table in the order of the batches."""
-        return np.concatenate([batch.rows for batch in self.batches])
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a refinement stands: all that an iteration needs from the one before."""
-
-    band: Band
-    model: Model
-    poses: PoseTable
-    agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
-    history: list[dict[str, Any]] = field(default_factory=list)
+# of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
+OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
+STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
 def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,8 +42,8 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
     plane, shells = setup.store.plane, setup.store.plane.radius + 1
     power, largest = [], np.zeros((groups, shells))
     with setup.progress("reading images", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for number in setup.numbers:
-            rows, crops = setup.batches[number].rows, setup.store.load(number)
+        for number, crops in setup.store.stream(setup.numbers):
+            rows = setup.batches[number].rows
             group = setup.particles.optics[rows]
             each = power_by_shell(crops, plane.shell, shells)
             power.append(np.stack([each[group == g].sum(axis=0) for g in range(groups)]))
@@ -165,6 +93,7 @@ def iterate(setup: Setup, state: State) -> State:
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
         "searched": int(context.search_again.sum()),
+        "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, turn_deg),
         "fsc": [round(float(c), 5) for c in curve],
         "noise": noise.round(8).tolist(),
     }
@@ -178,12 +107,20 @@ def _context(setup: Setup, state: State) -> Context:
     all the same, so that nothing stays lost.
     """
     again = state.agreed < np.where(state.poses.weight[:, 0] > CERTAIN_WEIGHT, AGREEMENTS_IF_CERTAIN, AGREEMENTS)
-    turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * RESEARCH_SHARE).astype(np.int64)
-    again |= (turn + state.band.iteration) % RESEARCH_SHARE == 0
+    elsewhere = state.history[-1]["found_elsewhere"] if state.history else None
+    one_in = ONE_IN if elsewhere is None or elsewhere > STILL_SHARE else ONE_IN_WHEN_STILL
+    turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * one_in).astype(np.int64)
+    again |= (turn + state.band.iteration) % one_in == 0
     if state.band.iteration > 0:
-        again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE)
+        again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
     return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None)
+
+
+def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:
+    """Of the particles whose pose had been found again before and that were searched all the same, the share that ended elsewhere."""
+    settled = searched & (agreed > 0)
+    return float(np.mean(turn_deg[settled] >= SAME_POSE_DEG)) if settled.any() else None
 
 
 def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
@@ -254,44 +191,6 @@ def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
     return np.rad2deg(np.sqrt(np.maximum(covariance[:, [0, 2, 5]].sum(axis=1), 0.0)))
 
 
-def calibrate(setup: Setup, state: State) -> Model:
-    """The model with each half's start map multiplied by the grey scale that fits the first batch of that half.
-
-    A wrong scale favours views of low or of high power. A first guess matches the power of images and slices at low frequency; then poses
-    and scale, which depend on one another, are found in turn.
-    """
-    search = state.band.search(setup.shift_extent_px)
-    own = [half for half in (0, 1) if half % setup.team.size == setup.team.rank]
-    scales = [_fit_scale(setup, state, half, search) for half in own]
-    gathered = setup.team.gather_rows(np.array(scales, np.float64))
-    return replace(
-        state.model, maps={(half, fold): volume * np.float32(gathered[half]) for (half, fold), volume in state.model.maps.items()}
-    )
-
-
-def _fit_scale(setup: Setup, state: State, half: int, search: Search) -> float:
-    number = next(n for n, batch in enumerate(setup.batches) if batch.key[0] == half)
-    rows, plane = setup.batches[number].rows, setup.store.plane
-    length = plane.prefix(search.final_radius)
-    transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-    weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
-    batch = whiten(setup.store.load_rows(rows), transfer, weight)
-    volume = state.model.maps[half, 0]
-    reference = Reference.prepare(volume, plane, search.final_radius, state.model.operators, search, setup.threads)
-    low = reference.slices.shape[2]
-    # the noise of a whitened coefficient has power 1 per unit of multiplicity, signal included: what exceeds the outer shells is signal
-    excess = float((batch.data[:, :, 1:low] ** 2).sum()) * EXPECTED_SIGNAL_SHARE
-    mean_power = (reference.slices[:, :, 1:low] ** 2).sum(axis=1).mean(axis=0)
-    scale = float(np.sqrt(excess / max(float(((batch.amplitude[:, 1:low] ** 2) @ mean_power).sum()), 1e-30)))
-    for _ in range(CALIBRATIONS):
-        reference = Reference.prepare(volume * np.float32(scale), plane, search.final_radius, state.model.operators, search, setup.threads)
-        poses = search_globally(batch, reference, search, setup.threads)
-        sums = residual_sums(batch, poses, reference, setup.particles.optics[rows], len(state.model.noise), state.model.noise.shape[1])
-        part = sums[:, :, 1 : search.grid_radius].sum(axis=(0, 2))
-        scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))
-    return scale
-
-
 def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray) -> Halves[np.ndarray]:
     """Half maps of the full box from given poses: unjoined, unregularised, unmasked."""
     plane, box = setup.store.plane, setup.store.plane.box
@@ -300,12 +199,12 @@ def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operat
     scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
     weights, accumulators = model.root_weight(plane, len(plane)), {}
     with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for number in setup.numbers:
+        for number, crops in setup.store.stream(setup.numbers):
             rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
             if key not in accumulators:
                 accumulators[key] = empty_accumulator(plane.radius)
             transfer = contrast_transfer(setup.particles, rows, plane, len(plane), setup.pixel_size_A)
-            batch = whiten(setup.store.load(number), transfer, weights[setup.particles.optics[rows]])
+            batch = whiten(crops, transfer, weights[setup.particles.optics[rows]])
             insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key])
             line.advance(len(rows))
             setup.check_stop()

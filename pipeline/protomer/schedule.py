@@ -42,6 +42,11 @@ class Band:
         return cls(box, limit, min(FIRST_RADIUS, limit))
 
     @property
+    def at_limit(self) -> Band:
+        """The band with everything resolved."""
+        return replace(self, radius=self.limit)
+
+    @property
     def insertion_radius(self) -> int:
         """Slices are inserted somewhat beyond the alignment's limit, so that the FSC can show that more is resolved."""
         return min(largest_radius(self.box), int(1.4 * self.radius) + 8)

@@ -13,6 +13,8 @@ import pandas
 import starfile
 from scipy.spatial.transform import Rotation
 
+from protomer.formats.hdf5_files import new_hdf5_file
+from protomer.output import reserve_space
 from protomer.randomness import combine, normal
 from protomer.simulation_draws import IMAGES_PER_MICROGRAPH, SimulationDesign, Truth
 
@@ -37,6 +39,7 @@ def write_blocks(path: Path, blocks: Iterable[tuple[int, np.ndarray]], shape: tu
                  advance: Callable[[int], None]) -> None:
     """Write a float32 stack of `shape` (n, box, box) block by block; `advance` is told the number of images after each."""
     with mrcfile.new_mmap(path, shape, mrc_mode=2, overwrite=True) as handle:
+        reserve_space(path)
         handle.set_image_stack()
         handle.voxel_size = pixel_size_A
         handle.header.label[:] = b""  # the library's own label holds the time, which would change the bytes
@@ -96,7 +99,7 @@ def perturbed_poses(truth: Truth, seed: int, rotation_rad: float, shift_A: float
 
 def write_truth(path: Path, truth: Truth, design: SimulationDesign) -> None:
     """Write truth.h5: one dataset per column with its unit and description, the design as attributes."""
-    with h5py.File(path, "w") as handle:
+    with new_hdf5_file(path) as handle:
         for name, (unit, description) in TRUTH_COLUMNS.items():
             dataset = handle.create_dataset(name, data=getattr(truth, name), track_times=False)
             dataset.attrs["units"], dataset.attrs["description"] = unit, description

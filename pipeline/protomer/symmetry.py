@@ -66,8 +66,9 @@ def canonical_name(group: str) -> str:
     if name in ("T", "O", "I", "I1", "I2", "I3", "I4"):
         return name
     legal = [f"{letter}{n}" for n in range(1, HIGHEST_ORDER + 1) for letter in "CD"] + ["T", "O", "I", "I1", "I2", "I3", "I4"]
+    remedy = f"choose an order from 1 to {HIGHEST_ORDER}, such as {name[0]}2" if re.fullmatch("[CD][0-9]*", name) else _nearest(name, legal)
     raise SettingsError(f"unknown point group {group!r}", f"C1 to C{HIGHEST_ORDER}, D1 to D{HIGHEST_ORDER}, T, O, I, I1, I2, I3 or I4",
-                        _nearest(name, legal))
+                        remedy)
 
 
 def _nearest(name: str, legal: tuple[str, ...] | list[str]) -> str:

@@ -32,7 +32,12 @@ class RefineSettings(JobSettings):
     shift_search_extent: float | None = setting(
         None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0
     )
-    cross_fit_folds: int = setting(4, "an image is compared with a map from the other folds of its half; 1: with the whole half", minimum=1)
+    cross_fit_folds: int | None = setting(
+        None,
+        "an image is compared with a map from the other folds of its half; 1: with the whole half; unset: 4 where a half has fewer than "
+        "20,000 images and the maps fit into 4 GB, else 1",
+        minimum=1,
+    )
     half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
     align_to_symmetry: bool = setting(False, "put the start volume's symmetry axes in place first", later=True)
     relaxation: str = setting("none", "symmetry relaxation", choices=("none", "maximise", "marginalise"), later=True)

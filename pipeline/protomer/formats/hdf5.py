@@ -20,6 +20,7 @@ import numpy as np
 
 from protomer.errors import InputError
 from protomer.formats import mrc
+from protomer.formats.hdf5_files import new_hdf5_file
 from protomer.output import writing_atomically
 from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack
 from protomer.volumes import Halves, MapRecord, Volume
@@ -49,7 +50,7 @@ _VOLUMES = {"half_a": "unfiltered map of half-set 0", "half_b": "unfiltered map 
 
 def write_particles(path: str | os.PathLike[str], particles: Particles) -> None:
     """Write particles.h5 atomically; the same table gives the same bytes. Raises StorageError where the disk refuses."""
-    with writing_atomically(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with writing_atomically(Path(path)) as temporary, new_hdf5_file(temporary) as file:
         file.attrs.update(format="protomer particles", version=VERSION, has_poses=particles.has_poses)
         table = file.create_group("particles")
         for name, (_, _, unit, description) in COLUMNS.items():
@@ -114,7 +115,7 @@ def write_map_record(path: str | os.PathLike[str], record: MapRecord) -> None:
     """Write volume.h5 atomically; the same record gives the same bytes. Raises StorageError where the disk refuses."""
     volumes = {"half_a": record.half_maps.a, "half_b": record.half_maps.b, "map": record.map, "sharpened": record.sharpened,
                "refinement_mask": record.refinement_mask, "fsc_mask": record.fsc_mask}
-    with writing_atomically(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with writing_atomically(Path(path)) as temporary, new_hdf5_file(temporary) as file:
         file.attrs.update(format="protomer volume", version=VERSION, symmetry=record.symmetry)
         for name, volume in volumes.items():
             if volume is not None:
@@ -177,9 +178,14 @@ def _opened(path: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
     except OSError as error:
         raise _damaged(path, str(error)) from error
     with file:
-        if file.attrs.get("format") != kind or int(file.attrs.get("version", 0)) > VERSION:
-            raise InputError(f"{path} says format {file.attrs.get('format')!r}, version {file.attrs.get('version')}",
-                             f"{kind!r}, version {VERSION} or lower", f"give a file that {job} wrote, or use a newer Protomer")
+        found = file.attrs.get("format")
+        if found != kind:
+            words = {"protomer particles": "particles", "protomer volume": "a volume"}
+            raise InputError(f"{path} holds {words.get(found, 'something else')}", f"a file with {words[kind]}",
+                             f"give a file that {job} wrote")
+        if int(file.attrs.get("version", 0)) > VERSION:
+            raise InputError(f"{path} is {kind!r}, version {file.attrs.get('version')}", f"version {VERSION} or lower",
+                             "use the newer Protomer that wrote it")
         yield file
 
 

@@ -36,6 +36,8 @@ READ_BYTES_PER_SECOND = 5e8
 def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]:
     """Read, check, normalise, split, write; returns the counts for summary.json. Raises InputError for what cannot be used."""
     table = _with_warnings_told(job, lambda: read_table(inputs, settings))
+    if len(table) == 0:
+        raise InputError("the table has no rows", "a table with particles", "look at the table: what should have filled it?")
     with job.progress("checking images", len(np.unique(table.image_uid))) as line:
 
         def advance(images: int) -> None:
@@ -113,7 +115,8 @@ def require_usable(table: Particles, reasons: dict[int, str], settings: ImportSe
     if len(reasons) < len(table):
         remedy += ", or leave these rows out with --set bad_images=reject (rejected.csv then lists them)"
     if "the defocus is zero" in counts:
-        remedy += "; estimate the defocus first, or, if the images have no CTF, accept it with --set allow_zero_defocus=true"
+        remedy += ("; give the CTF that was estimated (a stack takes it as --ctf TABLE.csv), or, if the images have no CTF, accept it "
+                   "with --set allow_zero_defocus=true")
     listed = "; ".join(f"{count}: {reason}" for reason, count in counts.items())
     raise InputError(f"{len(reasons)} of {len(table)} rows cannot be used ({listed})\n    {shown}{more}",
                      "whole, finite, varying images, each named once per pose, with a defocus", remedy)

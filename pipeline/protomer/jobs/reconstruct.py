@@ -9,14 +9,17 @@ import numpy as np
 
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
-from protomer.expectation import PoseTable, make_batches, share_of_batches
-from protomer.finishing import measure_maps, warn_of_resolution, with_map, write_maps
+from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
+from protomer.finishing import measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
+from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
+from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.particles import Particles
-from protomer.refinement import Setup, reconstruct_halves, survey_images
+from protomer.refinement import reconstruct_halves, survey_images
+from protomer.refinement_setup import Setup
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
@@ -33,12 +36,13 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     """Load, insert, solve, measure, save."""
     particles = load(inputs, settings)
     warn_of_small_halves(particles.half, job.events)
+    mask = load_mask(inputs, particles)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     half_maps = reconstruct_halves(replace(setup, largest=largest), noise, known_poses(particles, setup.pixel_size_A), setup.operators)
     if not job.team.is_first:
         return {}
-    return finish(half_maps, particles, setup, inputs, settings, job)
+    return finish(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, particles, inputs, settings, job)
 
 
 def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
@@ -52,13 +56,30 @@ def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
     return particles.with_columns(rotation=quaternions_from_matrices(mirrored))
 
 
+def load_mask(inputs: Inputs, particles: Particles) -> Volume | None:
+    """The mask, if one was given. Raises InputError, before any work, where it does not fit the map that there will be."""
+    if inputs.mask is None:
+        return None
+    mask, (box, pixel_A) = read_any_volume(inputs.mask), common_frame(particles)
+    require_mask_values(mask, inputs.mask.name)
+    if mask.box != box or abs(mask.voxel_size_A / pixel_A - 1) > 1e-3:
+        raise InputError(
+            f"the mask {inputs.mask} has {mask.box} voxels of {mask.voxel_size_A:.4g} Å",
+            f"the box and pixel size of the images: {box} of {pixel_A:.4g} Å",
+            "make one of that box with `protomer mask`, or leave --mask out: one is then made by rule",
+        )
+    return Volume(mask.data, pixel_A)
+
+
 def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs, job: JobRun) -> Setup:
     """Batches of both halves and this rank's share of them."""
     box, pixel_A = common_frame(particles)
     batches = make_batches(particles, 1, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     plane = HalfPlane(box, largest_radius(box))
-    store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
+    work = work_of(settings, batches, numbers, box, job.threads)
+    folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
+    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
     return Setup(
         particles,
         store,
@@ -91,12 +112,11 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
 
 
 def finish(
-    half_maps: Halves[np.ndarray], particles: Particles, setup: Setup, inputs: Inputs, settings: ReconstructSettings, job: JobRun
+    half_maps: Halves[Volume], mask: Volume | None, particles: Particles, inputs: Inputs, settings: ReconstructSettings, job: JobRun
 ) -> dict[str, Any]:
     """Measure and write."""
-    mask = None if inputs.mask is None else read_any_volume(inputs.mask)
     name = "" if inputs.mask is None else inputs.mask.name
-    record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, name, inputs.symmetry, settings.b_factor, job)
+    record = measure_maps(half_maps, mask, name, inputs.symmetry, settings.b_factor, job)
     assert record.fsc is not None
     if settings.filter_resolution is not None:
         record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
@@ -140,14 +160,22 @@ def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
         path.write_text(report.html(), encoding="utf-8")
 
 
+def work_of(settings: ReconstructSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
+    """What decides the memory of the rank with these batches."""
+    own = [batches[n] for n in numbers]
+    return Work(sum(len(b.rows) for b in own), box, 2, len({b.key for b in own}), settings.half_precision, threads)
+
+
 def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int) -> Plan:
-    """Memory from the crops and two accumulators; time from the coefficients inserted, at measured rates."""
+    """Memory of the rank that needs most; time from the coefficients inserted, at measured rates."""
     particles = read_particles(inputs.particles)
     box, _ = common_frame(particles)
-    plane = HalfPlane(box, largest_radius(box))
-    crops = len(particles) * len(plane) * (4 if settings.half_precision else 8) // ranks
-    accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
+    coefficients = len(particles) * len(HalfPlane(box, largest_radius(box)))
+    batches = make_batches(particles, 1, settings.seed)
+    works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
     order = len(operators(inputs.symmetry, inputs.axes))
     return Plan(
-        crops + 3 * accumulator + 300_000_000, 40 * box**3, 10 + len(particles) * len(plane) * (1e-7 + 3e-8 * order) / (ranks * threads)
+        max(work.image_bytes + work.reconstruction_bytes for work in works),
+        40 * box**3,
+        10 + coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
     )

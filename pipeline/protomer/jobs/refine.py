@@ -10,23 +10,28 @@ import numpy as np
 
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError
-from protomer.expectation import Model, PoseTable, make_batches, share_of_batches
+from protomer.expectation import Batch, Model, PoseTable, fold_count, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, write_maps
+from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
+from protomer.grey_scale import calibrate
 from protomer.half_sets import warn_of_small_halves
+from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.joining import join_shell
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
-from protomer.refinement import MASK_FRACTION, Masking, Setup, State, calibrate, iterate, reconstruct_halves, survey_images
+from protomer.refinement import iterate, reconstruct_halves, survey_images
 from protomer.refinement_report import write_report
-from protomer.schedule import Band
+from protomer.refinement_setup import MASK_FRACTION, Masking, Setup, State
+from protomer.schedule import GRID_RADII, GRID_ROTATIONS, Band
 from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
 from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.rotations import shift_grid
 
 
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
@@ -77,11 +82,13 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     """What stays the same during the run."""
     box, pixel_A = common_frame(particles)
     group = operators(inputs.symmetry, inputs.axes)
-    folds = settings.cross_fit_folds if min(np.bincount(particles.half)) >= 8 * settings.cross_fit_folds else 1
+    plane = HalfPlane(box, largest_radius(box))
+    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius)
     batches = make_batches(particles, folds, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    plane = HalfPlane(box, largest_radius(box))
-    store = ImageStore(particles, plane, [b.rows for b in batches], job.cache, job.threads, settings.half_precision)
+    work = work_of(settings, batches, numbers, box, job.threads)
+    folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
+    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
     join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
     extent_px = box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A
     given = None if inputs.mask is None else resampled(read_any_volume(inputs.mask), box, pixel_A)
@@ -238,18 +245,39 @@ def posed(setup: Setup, state: State, job: JobRun) -> Particles:
     return replace(posed, has_poses=True, provenance=dict(job.provenance))
 
 
+def work_of(settings: RefineSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
+    """What decides the memory of the rank with these batches."""
+    keys, own = {batch.key for batch in batches}, [batches[n] for n in numbers]
+    return Work(
+        sum(len(batch.rows) for batch in own),
+        box,
+        len(keys),
+        len({batch.key for batch in own}),
+        settings.half_precision,
+        threads,
+        GRID_ROTATIONS[-1],
+        GRID_RADII[-1],
+        len(shift_grid(box / 16, box / 32)),
+    )
+
+
 def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> Plan:
-    """Memory from the crops and accumulators; time from the number of images, at measured rates."""
+    """Memory of the rank that needs most; time from the number of images, at measured rates."""
     particles = read_particles(inputs.particles)
+    operators(inputs.symmetry, inputs.axes)  # refuses a group that does not exist, as the run would
     box = settings.box or common_frame(particles)[0]
-    plane = HalfPlane(box, largest_radius(box))
-    crops = len(particles) * len(plane) * (4 if settings.half_precision else 8) // ranks
-    accumulator = 24 * (4 * plane.radius + 5) ** 2 * (2 * plane.radius + 3)
-    keys = 2 * settings.cross_fit_folds if settings.cross_fit_folds > 1 else 2
-    memory = crops + (keys + 2) * accumulator + 300_000_000
+    radius = largest_radius(box)
+    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
+    batches = make_batches(particles, folds, settings.seed)
+    works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
+    most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
+    half = most.image_bytes + replace(most, reach=Band.at(box, radius // 2).at_limit.insertion_radius).refinement_bytes
     return Plan(
-        memory,
+        most.image_bytes + most.refinement_bytes,
         40 * box**3 + 2000 * len(particles),
-        20 + len(particles) * len(plane) * 4e-5 / (ranks * threads),
-        (f"{crops / 1e9:.2f} GB of it are prepared images; --cache DIR keeps them on disk",),
+        15 + len(particles) * len(HalfPlane(box, radius)) * 1e-5 / (ranks * threads),
+        (
+            f"{most.image_bytes / 1e9:.2f} GB of it are prepared images; where memory is short they stream from the node's disk",
+            f"memory is for a map that resolves to the pixel size; half of that resolution would take {half / 1e9:.2f} GB",
+        ),
     )

@@ -1,0 +1,86 @@
+"""What a refinement works with, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from protomer.expectation import Batch, Key, Model, PoseTable
+from protomer.images import ImageStore
+from protomer.maximisation import solid_sphere
+from protomer.particles import Particles
+from protomer.ranks import Team
+from protomer.schedule import Band
+from protomer.volumes import Halves
+from protomer_kernels.fourier import crop_volume, low_pass
+from protomer_kernels.masks import dynamic_mask
+
+MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map."""
+
+    mode: str = "none"
+    threshold: float = 0.2
+    near_A: float = 6.0
+    far_A: float = 14.0
+    from_A: float = 12.0
+    given: np.ndarray | None = None  # (D, D, D)
+
+    def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
+        """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
+        box = len(half_maps.a)
+        if self.mode == "static" and self.given is not None:
+            return np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
+        if self.mode != "dynamic" or resolution_A > self.from_A:
+            return np.ones((1, 1, 1), np.float32)
+        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION)
+        return dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change during a refinement."""
+
+    particles: Particles
+    store: ImageStore
+    batches: list[Batch]
+    numbers: range  # this rank's batches
+    team: Team
+    operators: np.ndarray
+    pixel_size_A: float
+    join_shell: int
+    shift_extent_px: float
+    marginalise: bool
+    seed: int
+    threads: int
+    progress: Callable[[str, int], Any]
+    largest: np.ndarray  # (groups, shells): the largest |X|
+    masking: Masking = field(default_factory=Masking)
+    check_stop: Callable[[], None] = lambda: None
+
+    @property
+    def keys(self) -> list[Key]:
+        """Halves and folds in their fixed order."""
+        return sorted({batch.key for batch in self.batches})
+
+    @property
+    def row_order(self) -> np.ndarray:
+        """Rows of the particle table in the order of the batches."""
+        return np.concatenate([batch.rows for batch in self.batches])
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a refinement stands: all that an iteration needs from the one before."""
+
+    band: Band
+    model: Model
+    poses: PoseTable
+    agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
+    history: list[dict[str, Any]] = field(default_factory=list)

@@ -1,0 +1,94 @@
+"""Where prepared images are kept, and how much memory a run takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protomer import image_memory
+from protomer.errors import InputError
+from protomer.events import Events
+from protomer.expectation import fold_count, make_batches
+from protomer.formats.hdf5 import read_particles
+from protomer.formats.mrc import read_volume
+from protomer.images import ImageStore
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+from refinement_runs import environment, protomer, refine_words, simulate_and_import, values
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate_and_import(tmp_path_factory.mktemp("memory"))
+
+
+def run_measured(words: list[object], **variables: str) -> tuple[float, str]:
+    """Peak resident memory (GB) of a protomer command on one thread, and what it said."""
+    command = [sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
+    process = subprocess.Popen(command, env={**environment(), **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return usage.ru_maxrss * 1024 / 1e9, said
+
+
+def test_a_dry_run_predicts_the_peak_memory_within_20_percent_and_short_memory_changes_no_bit(data: Path) -> None:
+    words = refine_words(data, data / "warm")
+    run_measured(words)  # what compiles here is not counted
+    said = protomer(*refine_words(data, data / "measured"), "--dry-run").stdout
+    predicted_GB = float(re.search(r"memory +([0-9.]+) GB", said)[1])  # type: ignore[index]
+    measured_GB, _ = run_measured(refine_words(data, data / "measured"))
+    assert 0.8 < predicted_GB / measured_GB < 1.2, (predicted_GB, measured_GB)
+    run_measured(refine_words(data, data / "streamed"), SLURM_MEM_PER_NODE="100")
+    log = [json.loads(line) for line in (data / "streamed/log.jsonl").read_text().splitlines()]
+    chosen = [event for event in log if event["event"] == "image_cache"]
+    assert chosen and not Path(chosen[0]["folder"]).exists()
+    one, other = values(data / "measured/particles.h5"), values(data / "streamed/particles.h5")
+    assert all(one[name] == other[name] for name in one)
+    assert np.array_equal(read_volume(data / "measured/map.mrc").data, read_volume(data / "streamed/map.mrc").data)
+
+
+def test_images_come_back_from_a_folder_as_they_are_and_in_half_precision_to_three_digits(data: Path, tmp_path: Path) -> None:
+    particles = read_particles(data / "imported/particles.h5")
+    plane = HalfPlane(48, largest_radius(48))
+    rows = [batch.rows for batch in make_batches(particles, 1, 0)]
+    kept, filed, half = (
+        ImageStore(particles, plane, rows, folder, half_precision=halved)
+        for folder, halved in ((None, False), (tmp_path / "a", False), (tmp_path / "b", True))
+    )
+    for number, crops in filed.stream(range(len(rows))):
+        assert np.array_equal(crops, kept.load(number))
+        assert np.allclose(half.load(number), crops, rtol=2e-3, atol=1e-4)
+    assert sum(f.stat().st_size for f in (tmp_path / "b").iterdir()) < 0.55 * sum(f.stat().st_size for f in (tmp_path / "a").iterdir())
+
+
+def test_where_neither_memory_nor_disk_suffices_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(image_memory, "available_memory_bytes", lambda: 10**9)
+    events = Events(None)
+    assert image_memory.image_folder(None, 10**8, 10**8, 1, events) is None
+    assert image_memory.image_folder(tmp_path, 10**8, 10**8, 1, events) == tmp_path
+    with pytest.raises(InputError, match="half_precision"):
+        image_memory.image_folder(None, 10**18, 10**8, 1, events)
+    with pytest.raises(InputError, match="prepared images of one rank take"):
+        image_memory.image_folder(None, 10**18, 10**8, 2, events)
+
+
+def test_a_batch_system_s_limit_counts_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "64")
+    assert image_memory.available_memory_bytes() <= 64 * 2**20
+
+
+def test_folds_are_left_out_where_images_are_many_or_maps_large_or_halves_tiny() -> None:
+    assert fold_count(None, [500, 480], 31) == 4
+    assert fold_count(None, [50_000, 50_000], 31) == 1
+    assert fold_count(None, [500, 480], 127) == 1
+    assert fold_count(None, [500, 10], 31) == 1
+    assert fold_count(2, [50_000, 50_000], 127) == 2
