@@ -9,8 +9,11 @@ import numpy as np
 import scipy.fft
 
 from protomer.expectation import Key
+from protomer.randomness import generator
 from protomer.ranks import Team
+from protomer.resolution import corrected_fsc, first_random_shell
 from protomer.volumes import Halves
+from protomer_kernels.fourier import phase_randomise
 from protomer_kernels.insertion import accumulator_values, empty_accumulator
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.padded import PADDING
@@ -75,6 +78,16 @@ def half_map_curve(half_maps: Halves[np.ndarray], mask: np.ndarray) -> np.ndarra
     curve = fourier_shell_correlation(half_maps.a * mask, half_maps.b * mask)
     curve[:2] = 1.0
     return curve
+
+
+def corrected_curve(half_maps: Halves[np.ndarray], mask: np.ndarray, curve: np.ndarray, seed: int) -> np.ndarray:
+    """FSC of half maps in a tight mask, less what the mask itself contributes (Chen et al. 2013); curve: theirs in a sphere."""
+    from_shell = first_random_shell(curve)
+    masked = half_map_curve(half_maps, mask)
+    if from_shell >= len(masked):
+        return masked
+    a, b = (phase_randomise(h, from_shell, generator(seed, which, "mask correction")) for which, h in enumerate((half_maps.a, half_maps.b)))
+    return corrected_fsc(masked, fourier_shell_correlation(a * mask, b * mask), from_shell)
 
 
 def first_shell_below(curve: np.ndarray, threshold: float = THRESHOLD) -> int:

@@ -11,6 +11,7 @@ from protomer.images import contrast_transfer, whiten
 from protomer.maximisation import (
     Sums,
     add_up_ranks,
+    corrected_curve,
     first_shell_below,
     half_map_curve,
     half_totals,
@@ -155,7 +156,11 @@ def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: B
     mask = solid_sphere(box, MASK_FRACTION)
     curve = half_map_curve(half_maps, mask)
     resolved = min(first_shell_below(curve), shells - 1)
-    mask = mask * setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
+    tight = setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
+    if tight.size > 1:
+        mask = mask * tight
+        curve = corrected_curve(half_maps, mask, curve, setup.seed)
+        resolved = min(first_shell_below(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
