@@ -49,11 +49,14 @@ def test_mode_weights_equal_laplace_masses() -> None:
     present[:, 0] = True
     log_determinant[2, 1] = np.inf
     log_determinant[2, 0] = 1.0
-    weights = posterior.mode_weights(scores, log_determinant, present)
+    weights, log_integral = posterior.mode_weights(scores, log_determinant, present)
     for n in range(6):
         masses = [np.exp(scores[n, m]) / np.sqrt(np.exp(log_determinant[n, m])) if present[n, m] else 0.0 for m in range(4)]
         np.testing.assert_allclose(weights[n], np.array(masses) / sum(masses), rtol=1e-10)
-    np.testing.assert_allclose(posterior.mode_weights(scores + 1e5, log_determinant, present), weights, atol=1e-8)
+        np.testing.assert_allclose(log_integral[n], np.log(sum(masses) * (2 * np.pi) ** 2.5), rtol=1e-10)
+    again, shifted = posterior.mode_weights(scores + 1e5, log_determinant, present)
+    np.testing.assert_allclose(again, weights, atol=1e-8)
+    np.testing.assert_allclose(shifted, log_integral + 1e5)
 
 
 
@@ -74,3 +77,19 @@ def test_residual_power_equals_direct_sums_over_shells() -> None:
         np.testing.assert_allclose(out[:, 2, s], (np.abs(model_ft)[:, at] ** 2).sum(1), rtol=1e-5)
     power = noise.power_by_shell(y, PLANE.shell, 5)
     np.testing.assert_allclose(power, [[(np.abs(row[PLANE.shell == s]) ** 2).sum(dtype=float) for s in range(5)] for row in y], rtol=1e-5)
+
+
+def test_an_image_without_any_regular_mode_keeps_its_first_and_counts_as_noise() -> None:
+    weights, log_integral = posterior.mode_weights(np.array([[3.0, 2.0]]), np.full((1, 2), np.inf), np.ones((1, 2), bool))
+    assert weights.tolist() == [[1.0, 0.0]] and log_integral[0] == -np.inf
+    assert posterior.presence_log_odds(log_integral, 1, 4.0)[0] == -np.inf
+
+
+def test_presence_log_odds_are_the_mean_likelihood_over_all_poses() -> None:
+    """A likelihood exp(9 - |x|^2 / (2 s^2)) in 5 parameters, averaged over uniform draws from a box of the same volume."""
+    sd, draws = 0.5, np.random.default_rng(3).random((400_000, 5))
+    volume = 8 * np.pi**2 / 2 * np.pi * 2.0**2
+    x = (draws - 0.5) * volume ** (1 / 5)
+    mean = np.exp(9 - (x**2).sum(axis=1) / (2 * sd**2)).mean()
+    _, log_integral = posterior.mode_weights(np.array([[9.0]]), np.array([[-10 * np.log(sd)]]), np.ones((1, 1), bool))
+    assert abs(posterior.presence_log_odds(log_integral, 2, 2.0)[0] - np.log(mean)) < 0.05

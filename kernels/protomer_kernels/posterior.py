@@ -49,8 +49,29 @@ def distinct_modes(rotations, log_likelihood, operators, smallest_angle_rad, out
         out[n, found:] = -1
 
 
-def mode_weights(log_likelihood: np.ndarray, log_determinant: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Posterior weights (n, m) of the modes that are present (n, m) bool; each row sums to one."""
+def mode_weights(log_likelihood: np.ndarray, log_determinant: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior weights (n, m) of the modes that are present (n, m) bool, each row summing to one, and the log of the integral of the
+    likelihood over all poses (n,): sum exp(log L) (2 pi)^(5/2) det(H)^(-1/2).
+
+    Where no mode has a regular H the first one has all the weight, and the integral is 0.
+    """
     log_mass = np.where(present & np.isfinite(log_determinant), log_likelihood - 0.5 * log_determinant, -np.inf)
-    mass = np.exp(log_mass - log_mass.max(axis=1, keepdims=True))
-    return mass / mass.sum(axis=1, keepdims=True)
+    nothing = np.full(log_mass.shape[1], -np.inf)
+    nothing[0] = 0.0
+    is_regular: np.ndarray = np.any(np.isfinite(log_mass), axis=1)
+    shown = np.where(is_regular[:, None], log_mass, nothing)
+    largest = shown.max(axis=1, keepdims=True)
+    mass = np.exp(shown - largest)
+    total = mass.sum(axis=1)
+    log_integral = np.where(is_regular, largest[:, 0] + np.log(total) + 2.5 * np.log(2.0 * np.pi), -np.inf)
+    return mass / total[:, None], log_integral
+
+
+def presence_log_odds(log_integral: np.ndarray, order: int, shift_extent_px: float) -> np.ndarray:
+    """Log odds (n,) that an image holds the particle against noise alone, both as likely beforehand.
+
+    Against noise alone the likelihood is 1 (log L of newton.py is relative to no model), so the odds are the mean of the likelihood over
+    all poses: rotations, 8 pi^2 in all, divided by the order of the group, and a disc of shifts.
+    """
+    volume = 8.0 * np.pi**2 / order * np.pi * max(shift_extent_px, 1.0) ** 2
+    return log_integral - np.log(volume)

@@ -11,7 +11,7 @@ from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramp
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.newton import UNBOUNDED, climb_poses, covariance_and_log_determinant
 from protomer_kernels.normal_equations import SUMS
-from protomer_kernels.posterior import distinct_modes, mode_weights
+from protomer_kernels.posterior import distinct_modes, mode_weights, presence_log_odds
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
 
@@ -75,13 +75,15 @@ class Reference:
 @dataclass(frozen=True)
 class Poses:
     """Up to m modes for each of n images: rotation (n, m, 3, 3), shift_px (n, m, 2), weight (n, m), 0 where there is no mode; of the
-    heaviest, which comes first, log_likelihood (n,) and covariance (n, 15) in radians and pixels."""
+    heaviest, which comes first, log_likelihood (n,) and covariance (n, 15) in radians and pixels; log_odds (n,) that the image holds the
+    particle against noise alone."""
 
     rotation: np.ndarray
     shift_px: np.ndarray
     weight: np.ndarray
     log_likelihood: np.ndarray
     covariance: np.ndarray
+    log_odds: np.ndarray
 
 
 def search_globally(batch: Whitened, reference: Reference, search: Search, threads: int) -> Poses:
@@ -117,13 +119,13 @@ def refine_modes(
     picked, present = np.maximum(order, 0), order >= 0
     present &= np.take_along_axis(np.isfinite(log_likelihood), picked, axis=1)
     rows = np.arange(number)[:, None]
-    weight = mode_weights(log_likelihood[rows, picked], log_determinant[rows, picked], present)
+    weight, log_integral = mode_weights(log_likelihood[rows, picked], log_determinant[rows, picked], present)
+    log_odds = presence_log_odds(log_integral, len(reference.operators), search.shift_extent_px)
     heaviest = np.argsort(-weight, axis=1, kind="stable")
     picked, weight = np.take_along_axis(picked, heaviest, axis=1), np.take_along_axis(weight, heaviest, axis=1)
     covariance = covariance.reshape(number, modes, 15)
-    return Poses(
-        rotation[rows, picked], shift[rows, picked], weight, log_likelihood[rows[:, 0], picked[:, 0]], covariance[rows[:, 0], picked[:, 0]]
-    )
+    best = rows[:, 0], picked[:, 0]
+    return Poses(rotation[rows, picked], shift[rows, picked], weight, log_likelihood[best], covariance[best], log_odds)
 
 
 def _climb(

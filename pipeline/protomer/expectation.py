@@ -7,9 +7,10 @@ Particles are divided by half-set and, within a half, by fold: an image is compa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from protomer.alignment import LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
@@ -72,6 +73,12 @@ class PoseTable:
     weight: np.ndarray
     log_likelihood: np.ndarray
     covariance: np.ndarray
+    log_odds: np.ndarray
+
+    @property
+    def presence(self) -> np.ndarray:
+        """Probability (N,) that each image holds the particle, and not noise alone."""
+        return np.asarray(expit(self.log_odds))
 
     @classmethod
     def empty(cls, number: int) -> PoseTable:
@@ -82,6 +89,7 @@ class PoseTable:
             np.zeros((number, MODES)),
             np.full(number, -np.inf),
             np.zeros((number, 15)),
+            np.zeros(number),
         )
 
     def take(self, rows: np.ndarray) -> Poses:
@@ -92,13 +100,14 @@ class PoseTable:
             self.weight[rows],
             self.log_likelihood[rows],
             self.covariance[rows],
+            self.log_odds[rows],
         )
 
     @classmethod
     def of(cls, poses: Poses) -> PoseTable:
         """The same with quaternions."""
         rotation = quaternions_from_matrices(poses.rotation.reshape(-1, 3, 3)).reshape(*poses.shift_px.shape[:2], 4)
-        return cls(rotation, poses.shift_px, poses.weight, poses.log_likelihood, poses.covariance)
+        return cls(rotation, poses.shift_px, poses.weight, poses.log_likelihood, poses.covariance, poses.log_odds)
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,8 @@ def expect(
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
-        insert_poses(batch, poses, plane, model.operators, context.scale, context.threads, accumulators[key])
+        inserted = replace(poses, weight=poses.weight * expit(poses.log_odds)[:, None]) if context.null_class else poses
+        insert_poses(batch, inserted, plane, model.operators, context.scale, context.threads, accumulators[key])
         residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
         found.append(PoseTable.of(poses))
         context.advance(len(rows))
@@ -178,14 +188,15 @@ def expect(
 
 @dataclass(frozen=True)
 class Context:
-    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, and a call per batch
-    that tells progress and raises where the run is to stop."""
+    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, a call per batch
+    that tells progress and raises where the run is to stop, and whether images count by their probability of holding the particle."""
 
     search_again: np.ndarray
     scale: float
     pixel_size_A: float
     threads: int
     advance: Callable[[int], None]
+    null_class: bool = False
 
 
 def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int) -> Poses:

@@ -35,6 +35,7 @@ AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again
 CERTAIN_WEIGHT = 0.99
 # of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
 OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
+CLEARLY_PRESENT = 0.9  # where most images hold the particle with this probability, the others count by theirs
 STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
@@ -93,6 +94,8 @@ def iterate(setup: Setup, state: State) -> State:
         "median_width_deg": float(np.median(width_deg)),
         "mean_top_weight": float(poses.weight[:, 0].mean()),
         "grey_fit": fit,
+        "null_class": context.null_class,
+        "mean_presence": float(poses.presence.mean()),
         "searched": int(context.search_again.sum()),
         "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, turn_deg),
         "fsc": [round(float(c), 5) for c in curve],
@@ -115,7 +118,8 @@ def _context(setup: Setup, state: State) -> Context:
     if state.band.iteration > 0:
         again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None)
+    clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, setup.null_class and clear)
 
 
 def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:

@@ -63,6 +63,7 @@ class Setup:
     largest: np.ndarray  # (groups, shells): the largest |X|
     masking: Masking = field(default_factory=Masking)
     check_stop: Callable[[], None] = lambda: None
+    null_class: bool = False
 
     @property
     def keys(self) -> list[Key]:

@@ -27,6 +27,9 @@ class RefineSettings(JobSettings):
     dynamic_mask_from: float = setting(12.0, "the dynamic mask is used once this resolution is reached", unit="A", minimum=0.0)
     rescale_reference: bool = setting(True, "fit the grey scale of the start volume to the images first")
     marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
+    null_class: bool = setting(
+        True, "once most images clearly hold the particle, one that is likelier noise alone counts by its probability (class_posterior)"
+    )
     extra_passes: int = setting(0, "iterations after convergence", minimum=0)
     box: int | None = setting(None, "Fourier-crop the images to this box; unset: as imported", minimum=16, unit="px")
     shift_search_extent: float | None = setting(

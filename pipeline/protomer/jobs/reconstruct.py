@@ -108,6 +108,7 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
         np.ones((number, 1)),
         np.zeros(number),
         np.zeros((number, 15)),
+        np.zeros(number),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError
+from protomer.events import Events
 from protomer.expectation import Batch, Model, PoseTable, fold_count, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.footprint import Work
@@ -32,6 +33,8 @@ from protomer.volumes import Halves, Volume
 from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import shift_grid
+
+MANY_EMPTY = 0.05
 
 
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
@@ -119,6 +122,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         np.zeros((1, 1)),
         masking,
         job.check_stop,
+        settings.null_class,
     )
 
 
@@ -216,6 +220,7 @@ def finish(
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
+    empty = warn_of_empty(state.poses.presence, job.events)
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     write_report(record, particles, state.history, settings.initial_low_pass, joined_A, job)
     return {
@@ -226,9 +231,22 @@ def finish(
         "mask": record.fsc.mask_name,
         "symmetry": inputs.symmetry,
         "iterations": len(state.history),
+        "images_likelier_noise": empty,
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
     }
+
+
+def warn_of_empty(presence: np.ndarray, events: Events) -> int:
+    """How many images are likelier noise alone than the particle at any pose; a warning where they are many."""
+    empty = int(np.sum(presence < 0.5))
+    if empty > MANY_EMPTY * len(presence):
+        events.warn(
+            "empty_images",
+            f"{empty} of {len(presence)} images ({100 * empty / len(presence):.0f} %) are likelier noise alone than the particle at any "
+            "pose: junk, or too noisy to tell (class_posterior below 0.5 in particles.h5)",
+        )
+    return empty
 
 
 def posed(setup: Setup, state: State, job: JobRun) -> Particles:
@@ -241,6 +259,7 @@ def posed(setup: Setup, state: State, job: JobRun) -> Particles:
         shift_A=state.poses.shift_px[:, 0] * pixel_A,
         log_likelihood=state.poses.log_likelihood,
         pose_covariance=state.poses.covariance * scale,
+        class_posterior=state.poses.presence,
     )
     return replace(posed, has_poses=True, provenance=dict(job.provenance))
 
