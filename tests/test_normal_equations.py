@@ -18,7 +18,7 @@ def model() -> np.ndarray:
 
 def sums_at(model, plane, turn, shift, data, amplitude):  # type: ignore[no-untyped-def]
     sums = np.empty(21)
-    normal_equations(model, turn, shift, (data, amplitude), plane, new_scratch(), sums)
+    normal_equations(model, turn, shift, (data, amplitude, np.eye(2)), plane, new_scratch(), sums)
     return sums
 
 
@@ -103,6 +103,6 @@ def test_what_lies_past_the_last_coefficient_and_in_the_scratch_changes_no_bit(l
     for part in scratch:
         part[:] = 7
     found = np.full(21, np.nan)
-    normal_equations(model, turn, shift, (spoilt_data, spoilt_amplitude), plane.arrays(count), scratch, found)
+    normal_equations(model, turn, shift, (spoilt_data, spoilt_amplitude, np.eye(2)), plane.arrays(count), scratch, found)
     np.testing.assert_array_equal(found, expected)
     assert np.all(np.isfinite(found)) and np.all(found != 0)
