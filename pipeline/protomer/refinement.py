@@ -39,7 +39,10 @@ STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
 def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power (the first noise spectrum) and largest |X| by optics group and shell: two (groups, shells) arrays."""
+    """Mean power (the first noise spectrum) and largest |X| by optics group and shell: two (groups, shells) arrays.
+
+    An optics group without images has the mean power of all images: nothing is compared with it.
+    """
     plane, shells = setup.store.plane, setup.store.plane.radius + 1
     power, largest = [], np.zeros((groups, shells))
     with setup.progress("reading images", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
@@ -56,7 +59,8 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
             setup.check_stop()
     total = setup.team.gather_rows(np.array(power).reshape(-1, groups, shells)).sum(axis=0)
     images = np.bincount(setup.particles.optics, minlength=groups)[:, None]
-    return total / (np.maximum(images, 1) * np.bincount(plane.shell, minlength=shells)), setup.team.largest(largest)
+    mean = np.where(images > 0, total / np.maximum(images, 1), total.sum(axis=0) / images.sum())
+    return mean / np.bincount(plane.shell, minlength=shells), setup.team.largest(largest)
 
 
 def iterate(setup: Setup, state: State) -> State:
