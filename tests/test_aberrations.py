@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.special import eval_jacobi
 
-from protomer.aberrations import correct_odd_phases, odd_correction, usable_radius
+from protomer.aberrations import correct_odd_phases, describe, odd_correction, usable_radius
 from protomer.errors import InputError
 from protomer.images import common_frame, contrast_transfer, whiten
 from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
@@ -146,6 +146,12 @@ def test_images_are_used_as_far_out_as_their_magnified_points_stay_in_the_volume
 def test_an_optics_group_without_particles_does_not_disturb_the_common_frame() -> None:
     particles = replace(particles_of(GROUP), optics_groups=(GROUP, replace(GROUP, name="empty", box=0, pixel_size_A=9.0)))
     assert common_frame(particles) == (BOX, PIXEL_A)
+
+
+def test_reports_say_what_aberrations_a_group_has() -> None:
+    words = describe(replace(GROUP, magnification=(1.02, 0.0, 0.0, 0.99), odd_zernike=(0.0, 3.0)))
+    assert words == "tilt 4, -3 mrad; 1 odd Zernike terms; 9 even Zernike terms; frequencies stretched by +2.00 and -1.00 %"
+    assert describe(OpticsGroup("plain", 3e5, 2.7e7, 0.1, 1.0, 64)) == "none"
 
 
 @pytest.mark.parametrize(("change", "said"), [

@@ -45,6 +45,20 @@ def require_usable(group: OpticsGroup) -> None:
                          "repair it: zeros often mean what is to be added to 1, 0, 0, 1; leave the columns out where there is none")
 
 
+def describe(group: OpticsGroup) -> str:
+    """An optics group's aberrations in a few words, in a microscope's units."""
+    words = []
+    if any(group.beam_tilt_rad):
+        words.append("tilt {:.3g}, {:.3g} mrad".format(*(1e3 * tilt for tilt in group.beam_tilt_rad)))
+    for label, values in (("odd", group.odd_zernike), ("even", group.even_zernike)):
+        if any(values):
+            words.append(f"{np.count_nonzero(values)} {label} Zernike terms")
+    stretches = np.linalg.svd(np.reshape(group.magnification, (2, 2)), compute_uv=False)
+    if np.any(np.abs(stretches - 1.0) > 1e-9):
+        words.append("frequencies stretched by {:+.2f} and {:+.2f} %".format(*(100.0 * (stretches - 1.0))))
+    return "; ".join(words) or "none"
+
+
 def even_turns(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int) -> tuple[np.ndarray, np.ndarray] | None:
     """What even aberrations add to gamma at the first `length` coefficients: turns (g, length) float32, and the row (n,) of each image
     among them; None where there are none. Whole turns are left out, which float32 would pay for."""
