@@ -251,7 +251,8 @@ def test_a_coma_without_spherical_aberration_is_kept_as_zernike_terms(folder: Pa
 def test_aberrations_go_from_star_to_cs_and_back_and_what_has_no_field_is_said(tmp_path: Path) -> None:
     aberrated = {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "g", "rlnVoltage": 300, "rlnSphericalAberration": 2.7,
                  "rlnAmplitudeContrast": 0.1, "rlnImagePixelSize": 2, "rlnBeamTiltX": 0.3, "rlnBeamTiltY": -0.2,
-                 "rlnOddZernike": "[0,0,1.5,0,0,-2.5]", "rlnEvenZernike": "[0,3,0,6,4,1,0,2,5]", "rlnMagMat00": 1.01, "rlnMagMat01": 0.02, "rlnMagMat10": 0.03,
+                 "rlnOddZernike": "[0,0,1.5,0,0,-2.5]",
+                 "rlnEvenZernike": "[0,3,0,6,4,1,0,2,5]", "rlnMagMat00": 1.01, "rlnMagMat01": 0.02, "rlnMagMat10": 0.03,
                  "rlnMagMat11": 0.99}
     particles = read_star_particles(write_data_set(tmp_path, plain_rows(3), noise_images(3), [aberrated]))
     write_cs_particles(tmp_path / "out.cs", particles)
