@@ -35,7 +35,7 @@ SCORING_RADIUS, SCORING_IMAGES, SCORING_ROTATIONS = 16, 32, 2048
 def _normal_equations_of_each(volume, rotations, batch, plane, scratch, sums):  # type: ignore[no-untyped-def]
     """normal_equations once per slice, without Python between."""
     for n in range(len(rotations)):
-        normal_equations(volume, rotations[n], np.zeros(2), (batch[0][n], batch[1][n]), plane, scratch, sums)
+        normal_equations(volume, rotations[n], np.zeros(2), (batch[0][n], batch[1][n], batch[2][n]), plane, scratch, sums)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -64,9 +64,10 @@ def slice_rates(box: int) -> dict[str, float]:
     scale = fixed_point_scale(float(number), (REPEATS + 1) * number)
     poses = (np.arange(number), rotations, np.zeros((number, 2)), np.ones(number))
     batch, arrays = (data, amplitude), plane.arrays(len(plane))
+    climbable = (*batch, np.tile(np.eye(2), (number, 1, 1)))
     works: dict[str, Callable[[], object]] = {
         "extract_slices": lambda: extract_slices(volume, rotations.astype(np.float32), plane.kx, plane.ky, data),
-        "normal_equations": lambda: _normal_equations_of_each(volume, rotations, batch, arrays, scratch, sums),
+        "normal_equations": lambda: _normal_equations_of_each(volume, rotations, climbable, arrays, scratch, sums),
         "insert_slices": lambda: insert_slices(poses, batch, arrays, scale, 1, accumulator)}
     return {name: cpu_seconds(work) / number / len(plane) * 1e9 for name, work in works.items()}
 

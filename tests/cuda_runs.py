@@ -16,8 +16,9 @@ if __name__ == "__main__":
     batch, plane = (given["data"], given["amplitude"]), (given["kx"], given["ky"], int(given["box"]))
     views = np.full((len(rotations), 2, len(plane[0])), np.nan, np.float32)
     slices.extract_slices(given["volume"], rotations, *plane[:2], views)
+    climbable = (*batch, given["magnification"].astype(np.float32))
     sums = np.full((len(rotations), 21), np.nan, np.float32)
-    normal_equations.normal_equations(given["volume"], (given["image"], rotations, shifts), batch, plane, sums)
+    normal_equations.normal_equations(given["volume"], (given["image"], rotations, shifts), climbable, plane, sums)
     accumulator = given["accumulator"]
     poses = (given["image"], rotations, shifts, given["weights"].astype(np.float32))
     insertion.insert_slices(poses, batch, plane, float(given["scale"]), accumulator)

@@ -24,7 +24,7 @@ def digests(threads: int) -> dict[str, object]:
     views = np.empty((900, 2, len(PLANE)), np.float32)
     slices.extract_slices(model, random_rotations(900, 42).astype(np.float32), PLANE.kx, PLANE.ky, views)
     sums = np.empty((6, 21))
-    newton.climb_poses(model, (image, turns, shifts), batch, plane, 8, newton.UNBOUNDED, sums)
+    newton.climb_poses(model, (image, turns, shifts), (*batch, np.tile(np.eye(2), (6, 1, 1))), plane, 8, newton.UNBOUNDED, sums)
     assert not np.any(np.all(turns == starts(6, 41)[2], axis=(1, 2)))  # every pose has climbed: its bits come from several steps
     accumulator = insertion.empty_accumulator(RADIUS)
     insertion.insert_slices((image, turns, shifts, rng.random(6)), batch, plane, 2.0**40, threads, accumulator)

@@ -92,7 +92,7 @@ def test_defocus_u_acts_along_its_angle_from_x() -> None:
 def test_the_scalar_function_runs_as_plain_python_too() -> None:
     p = CtfParameters(18000.0, 16000.0, 0.5, 300e3, 2.7e7, 0.1, 0.2, 30.0)
     quadratic, smooth = ctf_coefficients(p, 1 / 200)
-    plain = ctf_value([int(q) for q in quadratic[0]], smooth[0], 31, -17)
+    plain = ctf_value([int(q) for q in quadratic[0]], smooth[0], 31, -17, np.float32(0))
     assert plain == pytest.approx(values(p, np.array([31]), np.array([-17]), 1 / 200)[0, 0], abs=1e-6)
 
 

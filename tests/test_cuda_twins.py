@@ -42,7 +42,7 @@ def given() -> dict[str, np.ndarray]:
     accumulator[:] = rng.integers(-1000, 1000, accumulator.shape)
     return {"volume": volume, "rotations": rotations, "shifts": shifts, "amplitude": amplitude, "data": data, "image": IMAGE,
             "kx": PLANE.kx, "ky": PLANE.ky, "box": np.int64(PLANE.box), "weights": rng.uniform(0.2, 1.0, 3), "scale": np.float64(SCALE),
-            "accumulator": accumulator}
+            "accumulator": accumulator, "magnification": np.array([np.eye(2), [[0.99, 0.02], [-0.03, 0.97]]])}
 
 
 @pytest.fixture(scope="module", params=["simulator", "device"])
@@ -70,7 +70,8 @@ def test_slices_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> 
 def test_normal_equations_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
     expected, plane = np.empty((3, 21)), PLANE.arrays(len(PLANE))
     starts = (IMAGE, given["rotations"].copy(), given["shifts"].copy())
-    newton.climb_poses(given["volume"], starts, (given["data"], given["amplitude"]), plane, 0, newton.UNBOUNDED, expected)
+    batch = (given["data"], given["amplitude"], given["magnification"])
+    newton.climb_poses(given["volume"], starts, batch, plane, 0, newton.UNBOUNDED, expected)
     for s in range(3):
         size = np.linalg.norm(given["data"][IMAGE[s]].astype(float))
         length = np.sqrt([expected[s, 6 + m] for m, (p, q) in enumerate(NORMAL_ROW) if p == q])
@@ -89,11 +90,12 @@ def test_sums_inserted_by_cuda_equal_those_from_the_cpu(given: dict, found: dict
 
 FLOATS = [types.Array(types.float32, n, "C") for n in range(5)]
 INTEGERS = types.Array(types.int64, 1, "C")
-BATCH, HALF_PLANE = types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[1], FLOATS[1], types.int64))
+BATCH, CLIMBABLE = types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[3], FLOATS[2], FLOATS[3]))
+HALF_PLANE = types.Tuple((FLOATS[1], FLOATS[1], types.int64))
 KERNELS = {
     "slices": (cuda_slices.slices_kernel, (FLOATS[4], FLOATS[3], FLOATS[1], FLOATS[1], FLOATS[3])),
     "normal_equations": (cuda_normal_equations.normal_equations_kernel,
-                         (FLOATS[4], types.Tuple((INTEGERS, FLOATS[3], FLOATS[2])), BATCH, HALF_PLANE, FLOATS[2])),
+                         (FLOATS[4], types.Tuple((INTEGERS, FLOATS[3], FLOATS[2])), CLIMBABLE, HALF_PLANE, FLOATS[2])),
     "insertion": (cuda_insertion.insertion_kernel, (types.Tuple((INTEGERS, FLOATS[3], FLOATS[2], FLOATS[1])), BATCH, HALF_PLANE,
                                                     types.float32, types.Array(types.int64, 4, "C"))),
 }

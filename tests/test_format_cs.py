@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from protomer.formats.cs import read_cs_particles, write_cs_particles
 from protomer.formats.cs_table import read_fields, write_fields
 from protomer.formats.mrc import write_stack
 from protomer.formats.star import read_star_particles, write_star_particles
-from stack_files import BOX, noise_images
+from protomer_kernels.aberrations import zernike_sum
+from stack_files import BOX, noise_images, plain_rows, write_data_set
 
 FILES = ["oracles/cs/cryosparc_P12_J24_001_particles.cs", "oracles/cs/4k_dataset.cs",
          "real_particles/empiar10076_50S_320_7/empiar_10076_7.cs"]
@@ -212,3 +214,51 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("x.cs", "absent.cs"):
         with pytest.raises(InputError):
             read_fields(tmp_path / name)
+
+
+def test_tilt_trefoil_tetrafoil_and_magnification_become_aberrations_of_their_optics_group(folder: Path) -> None:
+    fields = some_fields(**{"ctf/tilt_A": np.array([[5400.0, -2700.0]] * 3 + [[0, 0]], "f4"),
+                            "ctf/trefoil_A": np.array([[900.0, -600.0]] * 3 + [[0, 0]], "f4"),
+                            "ctf/tetra_A": np.array([[2e4, 1e4, -3e4, 5e4]] * 3 + [[0] * 4], "f4"),
+                            "ctf/anisomag": np.array([[0.01, 0.002, 0.003, -0.01]] * 3 + [[0] * 4], "f4")})
+    with pytest.warns(UserWarning, match="tilt, trefoil and tetrafoil are applied"):
+        particles = write_and_read(folder, fields)
+    bare, group = particles.optics_groups
+    assert particles.optics.tolist() == [1, 1, 1, 0]
+    assert (bare.beam_tilt_rad, bare.odd_zernike, bare.even_zernike, bare.magnification) == ((0, 0), (), (), (1, 0, 0, 1))
+    np.testing.assert_allclose(np.sin(group.beam_tilt_rad), [2e-4, -1e-4], rtol=1e-6)
+    np.testing.assert_allclose(group.magnification, (1.01, 0.002, 0.003, 0.99), rtol=1e-6)
+    wavelength_A, angle, s = 0.0196874, np.linspace(-3, 3, 41), 0.25
+    x, y = s * np.cos(angle), s * np.sin(angle)
+    chi = -2 * np.pi / 3 * wavelength_A**2 * s**3 * (900 * np.cos(3 * angle) - 600 * np.sin(3 * angle))
+    np.testing.assert_allclose(zernike_sum(group.odd_zernike, True, x, y), chi, atol=2e-5)
+    fourfold = -3e4 * np.cos(4 * angle) + 5e4 * np.sin(4 * angle)
+    gamma = np.pi / 2 * wavelength_A**3 * s**4 * (4 * (2e4 * np.cos(2 * angle) + 1e4 * np.sin(2 * angle)) + fourfold)
+    np.testing.assert_allclose(zernike_sum(group.even_zernike, False, x, y), gamma, atol=2e-5)
+
+
+def test_a_coma_without_spherical_aberration_is_kept_as_zernike_terms(folder: Path) -> None:
+    fields = some_fields(**{"ctf/cs_mm": np.zeros(4, "f4"), "ctf/tilt_A": np.array([[5400.0, -2700.0]] * 4, "f4")})
+    with pytest.warns(UserWarning, match="are applied"):
+        group = write_and_read(folder, fields).optics_groups[0]
+    assert group.beam_tilt_rad == (0.0, 0.0)
+    x, y = np.random.default_rng(2).uniform(-0.3, 0.3, (2, 20))
+    chi = -2 * np.pi * 0.0196874**2 * (x**2 + y**2) * (5400 * x - 2700 * y)
+    np.testing.assert_allclose(zernike_sum(group.odd_zernike, True, x, y), chi, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*(are applied|anisomag).*")
+def test_aberrations_go_from_star_to_cs_and_back_and_what_has_no_field_is_said(tmp_path: Path) -> None:
+    aberrated = {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "g", "rlnVoltage": 300, "rlnSphericalAberration": 2.7,
+                 "rlnAmplitudeContrast": 0.1, "rlnImagePixelSize": 2, "rlnBeamTiltX": 0.3, "rlnBeamTiltY": -0.2,
+                 "rlnOddZernike": "[0,0,1.5,0,0,-2.5]",
+                 "rlnEvenZernike": "[0,3,0,6,4,1,0,2,5]", "rlnMagMat00": 1.01, "rlnMagMat01": 0.02, "rlnMagMat10": 0.03,
+                 "rlnMagMat11": 0.99}
+    particles = read_star_particles(write_data_set(tmp_path, plain_rows(3), noise_images(3), [aberrated]))
+    write_cs_particles(tmp_path / "out.cs", particles)
+    before, after = particles.optics_groups[0], read_cs_particles(tmp_path / "out.cs").optics_groups[0]
+    for name in ("beam_tilt_rad", "odd_zernike", "even_zernike", "magnification"):
+        np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-6, atol=1e-9)
+    more = replace(before, even_zernike=(1.0, *before.even_zernike[1:]))
+    with pytest.warns(UserWarning, match="the aberrations of g have terms"):
+        write_cs_particles(tmp_path / "more.cs", replace(particles, optics_groups=(more,)))

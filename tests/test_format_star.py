@@ -208,3 +208,34 @@ def test_a_defocus_without_a_voltage_is_refused(tmp_path: Path) -> None:
     optics = [{"rlnOpticsGroup": 1, "rlnSphericalAberration": 2.7, "rlnImagePixelSize": 2}]
     with pytest.raises(InputError, match="no rlnVoltage"):
         read_star_particles(write_data_set(tmp_path, plain_rows(2), noise_images(2), optics))
+
+
+def optics_row(**more: object) -> dict[str, object]:
+    return {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "first", "rlnVoltage": 300, "rlnSphericalAberration": 2.7,
+            "rlnAmplitudeContrast": 0.1, "rlnImagePixelSize": PIXEL_A, "rlnImageSize": BOX, "rlnImageDimensionality": 2, **more}
+
+
+def test_an_optics_group_without_particles_and_lists_without_numbers_are_kept(tmp_path: Path) -> None:
+    optics = [optics_row(rlnOddZernike="[]", rlnEvenZernike="[0.5]"),
+              optics_row(rlnOpticsGroup=2, rlnOpticsGroupName="unused", rlnOddZernike="[1,2]", rlnEvenZernike="[]")]
+    source = write_data_set(tmp_path, plain_rows(3), noise_images(3), optics)
+    p = through_hdf5(read_star_particles(source), tmp_path)
+    assert [(g.odd_zernike, g.even_zernike) for g in p.optics_groups] == [((), (0.5,)), ((1.0, 2.0), ())]
+    assert p.optics.tolist() == [0, 0, 0]
+    write_star_particles(tmp_path / "out.star", p)
+    for mine, theirs in zip(tables(tmp_path / "out.star"), tables(source), strict=True):
+        assert_same_table(mine, theirs)
+
+
+@pytest.mark.parametrize(("column", "text", "said"), [
+    ("rlnOddZernike", "[1,2,3]", "3 odd Zernike coefficients"),
+    ("rlnEvenZernike", "[1,2,3,4,5]", "5 even Zernike coefficients"),
+    ("rlnEvenZernike", "[1,2,,4]", "numbers as in"),
+    ("rlnOddZernike", "[1,nan]", "no finite numbers"),
+    ("rlnBeamTiltX", "inf", "no finite numbers"),
+    ("rlnMagMat00", "0", "which stretches by"),
+])
+def test_aberrations_that_make_no_sense_are_refused(tmp_path: Path, column: str, text: str, said: str) -> None:
+    source = write_data_set(tmp_path, plain_rows(2), noise_images(2), [optics_row(**{column: text})])
+    with pytest.raises(InputError, match=said):
+        read_star_particles(source)

@@ -17,7 +17,8 @@ def model() -> np.ndarray:
 
 def climb(model, image, turns, shifts, data, amplitude, steps, priors=newton.NO_PRIOR, extent=newton.NO_EXTENT):  # type: ignore[no-untyped-def]
     turns, shifts, sums = turns.copy(), shifts.copy(), np.empty((len(turns), 21))
-    newton.climb_poses(model, (image, turns, shifts), (data, amplitude), PLANE.arrays(len(PLANE)), steps, (priors, extent), sums)
+    batch = (data, amplitude, np.tile(np.eye(2), (len(data), 1, 1)))
+    newton.climb_poses(model, (image, turns, shifts), batch, PLANE.arrays(len(PLANE)), steps, (priors, extent), sums)
     return turns, shifts, sums
 
 

@@ -16,18 +16,18 @@ def model() -> np.ndarray:
     return blob_model()
 
 
-def sums_at(model, plane, turn, shift, data, amplitude):  # type: ignore[no-untyped-def]
+def sums_at(model, plane, turn, shift, data, amplitude, magnification=np.eye(2)):  # type: ignore[no-untyped-def]  # noqa: B008
     sums = np.empty(21)
-    normal_equations(model, turn, shift, (data, amplitude), plane, new_scratch(), sums)
+    normal_equations(model, turn, shift, (data, amplitude, magnification), plane, new_scratch(), sums)
     return sums
 
 
-def explicit_terms(model, plane, turn, shift, data, amplitude):  # type: ignore[no-untyped-def]
+def explicit_terms(model, plane, turn, shift, data, amplitude, stretch=np.eye(3)):  # type: ignore[no-untyped-def]  # noqa: B008
     """Residual (K,), model (K,) and Jacobian (5, K) of one image in complex128, the Jacobian by central differences."""
     y = data[0].astype(float) + 1j * data[1]
 
     def at(p: np.ndarray) -> np.ndarray:
-        return prediction(model, amplitude, turned(p[:3], turn), shift + p[3:], plane)
+        return prediction(model, amplitude, turned(p[:3], turn) @ stretch, shift + p[3:], plane)
 
     moves = 1e-6 * np.eye(5)
     return y - at(np.zeros(5)), at(np.zeros(5)), np.array([(at(p) - at(-p)) / 2e-6 for p in moves])
@@ -93,6 +93,19 @@ def test_sums_over_any_number_of_blocks_equal_explicit_jacobians(large: tuple, c
     np.testing.assert_array_less(np.abs(found - expected), 1e-4 * size + 1e-6)
 
 
+def test_a_magnified_image_is_compared_with_the_slice_at_its_magnified_frequencies_and_keeps_its_shifts(large: tuple) -> None:
+    model, plane, turn, shift, data, amplitude = large
+    magnification, count = np.array([[1.02, 0.03], [-0.01, 0.95]]), plane.prefix(19)  # points up to radius 19.6 of the volume's 20
+    stretch = np.eye(3)
+    stretch[:2, :2] = magnification
+    found = sums_at(model, plane.arrays(count), turn, shift, data, amplitude, magnification)
+    terms = explicit_terms(model, plane, turn, shift, data, amplitude, stretch)
+    expected, size = explicit_sums(terms, count)
+    np.testing.assert_array_less(np.abs(found - expected), 1e-4 * size + 1e-6)
+    plain = sums_at(model, plane.arrays(count), turn, shift, data, amplitude)
+    assert np.max(np.abs(plain - expected) / size) > 0.01
+
+
 def test_what_lies_past_the_last_coefficient_and_in_the_scratch_changes_no_bit(large: tuple) -> None:
     model, plane, turn, shift, data, amplitude = large
     count = BLOCK + 21
@@ -103,6 +116,6 @@ def test_what_lies_past_the_last_coefficient_and_in_the_scratch_changes_no_bit(l
     for part in scratch:
         part[:] = 7
     found = np.full(21, np.nan)
-    normal_equations(model, turn, shift, (spoilt_data, spoilt_amplitude), plane.arrays(count), scratch, found)
+    normal_equations(model, turn, shift, (spoilt_data, spoilt_amplitude, np.eye(2)), plane.arrays(count), scratch, found)
     np.testing.assert_array_equal(found, expected)
     assert np.all(np.isfinite(found)) and np.all(found != 0)

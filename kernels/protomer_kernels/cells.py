@@ -25,6 +25,20 @@ def scaled_columns(rotation):
 
 
 @register_jitable
+def magnified_columns(rotation, magnification):
+    """As scaled_columns, of a rotation (3, 3) after a magnification (2, 2): what takes the (kx, ky) of an image to padded voxels."""
+    a, b, c, d = magnification[0, 0], magnification[0, 1], magnification[1, 0], magnification[1, 1]
+    return (
+        SCALE * np.float32(rotation[0, 0] * a + rotation[0, 1] * c),
+        SCALE * np.float32(rotation[0, 0] * b + rotation[0, 1] * d),
+        SCALE * np.float32(rotation[1, 0] * a + rotation[1, 1] * c),
+        SCALE * np.float32(rotation[1, 0] * b + rotation[1, 1] * d),
+        SCALE * np.float32(rotation[2, 0] * a + rotation[2, 1] * c),
+        SCALE * np.float32(rotation[2, 0] * b + rotation[2, 1] * d),
+    )
+
+
+@register_jitable
 def turned_mate(columns, kx, ky):
     """The Friedel mate of (kx, ky) that lies at x >= 0: its sign, its kx and ky, and its point (x, y, z) in padded voxels."""
     m00, m01, m10, m11, m20, m21 = columns

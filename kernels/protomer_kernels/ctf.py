@@ -10,7 +10,8 @@ which particles are white; asin(Q) = atan(Q / sqrt(1 - Q^2)).
 
 The quadratic part of gamma reaches hundreds of radians, too many for float32. Frequencies are whole numbers of cycles per box, so that part
 is summed exactly as 64-bit fixed-point *turns* and only its fraction of a turn becomes float32: the error no longer grows with defocus.
-An anisotropic magnification changes only the quadratic and quartic coefficients; a beam tilt multiplies by a phase of its own.
+An anisotropic magnification M makes M k of every k: (k, A k) becomes (k, M^T A M k), and s^2 becomes (k, M^T M k). What even Zernike
+polynomials add to gamma comes as a table of turns (aberrations.py); the odd ones and a beam tilt are no matter of the CTF.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class CtfParameters:
     amplitude_contrast: np.ndarray | float
     phase_shift_rad: np.ndarray | float = 0.0
     bfactor_A2: np.ndarray | float = 0.0
+    magnification: np.ndarray | None = None  # (n, 2, 2) or (2, 2), M: image frequencies to those of the undistorted image; None: identity
 
 
 def electron_wavelength_A(voltage_V: np.ndarray | float) -> np.ndarray:
@@ -62,49 +64,72 @@ def ctf_coefficients(parameters: CtfParameters, cycle_per_A: float) -> tuple[np.
     """Coefficients of eq. (2), for frequencies in cycles per box.
 
     `cycle_per_A` is 1 / (box * pixel_size_A). Returns quadratic (n, 3) int64, the xx, xy + yx and yy terms in 2^-40 turns, and smooth
-    (n, 3) float32: the quartic term in turns, the constant term in turns, and B/4, all per power of cycles per box.
+    (n, 6) float32: the quartic term in turns, the constant term in turns, and B/4, all per power of cycles per box, then the xx, xy + yx
+    and yy terms of M^T M, which make s^2 of k.
     Raises ValueError where defocus and box ask for more than 16 turns per (cycle/box)^2.
     """
-    names = CtfParameters.__dataclass_fields__
+    names = [name for name in CtfParameters.__dataclass_fields__ if name != "magnification"]
     arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(getattr(parameters, name), np.float64)) for name in names))
     column = dict(zip(names, arrays, strict=True))
     wavelength, angle = electron_wavelength_A(column["voltage_V"]), column["defocus_angle_rad"]
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = -column["defocus_u_A"], -column["defocus_v_A"]
     form = np.stack([u * cos**2 + v * sin**2, 2.0 * (u - v) * cos * sin, u * sin**2 + v * cos**2], axis=1)  # A of eq. (2)
+    metric = np.broadcast_to([1.0, 0.0, 1.0], form.shape)
+    if parameters.magnification is not None:
+        form, metric = _magnified_form(form, parameters.magnification), _magnified_form(metric, parameters.magnification)
     turns = 0.5 * wavelength[:, None] * form * cycle_per_A**2
     if not np.all(np.abs(turns) < LARGEST_COEFFICIENT_TURNS):
         raise ValueError(f"a defocus of {np.abs(form).max():.6g} A in a box of {1.0 / cycle_per_A:.6g} A is beyond the range of the CTF")
     quartic = 0.25 * column["spherical_aberration_A"] * wavelength**3 * cycle_per_A**4
     constant = -(column["phase_shift_rad"] + np.arcsin(column["amplitude_contrast"])) / (2.0 * math.pi)
-    smooth = np.stack([quartic, constant, 0.25 * column["bfactor_A2"] * cycle_per_A**2], axis=1)
+    smooth = np.stack([quartic, constant, 0.25 * column["bfactor_A2"] * cycle_per_A**2, *metric.T], axis=1)
     return np.rint(turns * ONE_TURN).astype(np.int64), smooth.astype(np.float32)
 
 
+def _magnified_form(form: np.ndarray, magnification: np.ndarray) -> np.ndarray:
+    """Quadratic forms (n, 3) of k, xx, xy + yx, yy, read at M k: those of M^T F M."""
+    full = np.stack([form[:, 0], 0.5 * form[:, 1], 0.5 * form[:, 1], form[:, 2]], axis=1).reshape(-1, 2, 2)
+    turned = np.swapaxes(magnification, -1, -2) @ full @ magnification
+    return np.stack([turned[:, 0, 0], 2.0 * turned[:, 0, 1], turned[:, 1, 1]], axis=1)
+
+
 @register_jitable
-def ctf_value(quadratic, smooth, kx, ky):
-    """CTF of one image, eq. (3), at whole numbers kx, ky (int64) of cycles per box; one row each of `ctf_coefficients`."""
+def ctf_value(quadratic, smooth, kx, ky, added_turns):
+    """CTF of one image, eq. (3), at whole numbers kx, ky (int64) of cycles per box; one row each of `ctf_coefficients`.
+
+    added_turns (float32) is what else there is in gamma.
+    """
     turns = (quadratic[0] * (kx * kx) + quadratic[1] * (kx * ky) + quadratic[2] * (ky * ky)) & TURN_MASK
-    squared = np.float32(kx * kx + ky * ky)
-    gamma = RADIANS_PER_TURN * (np.float32(turns) * TURNS_PER_UNIT + (smooth[0] * squared) * squared + smooth[1])
+    squared = smooth[3] * np.float32(kx * kx) + smooth[4] * np.float32(kx * ky) + smooth[5] * np.float32(ky * ky)
+    gamma = RADIANS_PER_TURN * (np.float32(turns) * TURNS_PER_UNIT + (smooth[0] * squared) * squared + smooth[1] + added_turns)
     return -np.float32(math.sin(gamma)) * np.float32(math.exp(-smooth[2] * squared))
 
 
 @numba.njit(parallel=True, cache=True)
-def ctf_driver(quadratic: np.ndarray, smooth: np.ndarray, kx: np.ndarray, ky: np.ndarray, out: np.ndarray) -> None:
-    """Values (n, K) float32 of the CTFs of n images at K frequencies kx, ky (int64)."""
+def ctf_driver(quadratic, smooth, kx, ky, added_turns, row, out):
+    """Values (n, K) float32 of the CTFs of n images at K frequencies kx, ky (int64); added_turns (g, K) float32, row (n,) among them."""
     for image in numba.prange(quadratic.shape[0]):
         for k in range(kx.shape[0]):
-            out[image, k] = ctf_value(quadratic[image], smooth[image], kx[k], ky[k])
+            out[image, k] = ctf_value(quadratic[image], smooth[image], kx[k], ky[k], added_turns[row[image], k])
 
 
-def ctf_values(parameters: CtfParameters, kx: np.ndarray, ky: np.ndarray, cycle_per_A: float, out: np.ndarray) -> None:
+def ctf_values(
+    parameters: CtfParameters,
+    kx: np.ndarray,
+    ky: np.ndarray,
+    cycle_per_A: float,
+    out: np.ndarray,
+    added: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
     """Fill `out` (n, K) float32 with the CTFs of n images at whole frequencies kx, ky (K,) in cycles per box.
 
-    `cycle_per_A` is 1 / (box * pixel_size_A). Raises ValueError where a frequency is not a whole number.
+    `cycle_per_A` is 1 / (box * pixel_size_A). added: turns (g, K) float32 that belong to gamma too, and the row (n,) of each image among
+    them. Raises ValueError where a frequency is not a whole number.
     """
     whole_x, whole_y = np.asarray(kx).astype(np.int64), np.asarray(ky).astype(np.int64)
     if not (np.array_equal(whole_x, kx) and np.array_equal(whole_y, ky)):
         raise ValueError("the CTF is evaluated at whole numbers of cycles per box only")
     quadratic, smooth = ctf_coefficients(parameters, cycle_per_A)
-    ctf_driver(quadratic, smooth, whole_x, whole_y, out)
+    turns, row = (np.zeros((1, len(whole_x)), np.float32), np.zeros(len(quadratic), np.int64)) if added is None else added
+    ctf_driver(quadratic, smooth, whole_x, whole_y, turns, row, out)

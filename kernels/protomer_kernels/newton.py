@@ -120,16 +120,17 @@ def climb_poses(volume, starts, batch, plane, steps, bounds, sums):
     """Refines S starts in place, each on its own image; a start stays if nothing better is found within its extent.
 
     volume (n, n, r + 1, 2) float32; starts: image (S,) the row of the batch that each belongs to, rotations (S, 3, 3) and shifts_px (S, 2)
-    float64; batch: data (n, 2, >= K) and amplitude (n, >= K) float32; plane: kx, ky (K,) float32 and the box; bounds: priors (S or 1, 16)
-    as in _add_prior, of zero precision where there is none, and the extent (2,), radians and pixels; sums (S, 21): log L, gradient, lower
-    triangle of H at the end.
+    float64; batch: data (n, 2, >= K), amplitude (n, >= K) float32 and magnification (n, 2, 2) float64; plane: kx, ky (K,) float32 and the
+    box; bounds: priors (S or 1, 16) as in _add_prior, of zero precision where there is none, and the extent (2,), radians and pixels; sums
+    (S, 21): log L, gradient, lower triangle of H at the end.
     """
     image, rotations, shifts_px = starts
-    data, amplitude = batch
+    data, amplitude, magnification = batch
     priors, extent = bounds
     for s in numba.prange(rotations.shape[0]):
         own = (priors[s % priors.shape[0]], extent)
-        _climb(volume, rotations[s], shifts_px[s], (data[image[s]], amplitude[image[s]]), plane, steps, own, sums[s])
+        own_image = (data[image[s]], amplitude[image[s]], magnification[image[s]])
+        _climb(volume, rotations[s], shifts_px[s], own_image, plane, steps, own, sums[s])
 
 
 @numba.njit(cache=True)

@@ -1,11 +1,11 @@
 """Log likelihood of one image at one pose, its gradient and its Gauss-Newton matrix, from one pass over the coefficients.
 
 With whitened data Y = sqrt(m) X / sigma and amplitude A = sqrt(m) s C / sigma (m the multiplicity of a half-plane coefficient), the
-centred image Y exp(-2 pi i k.shift / box) is compared with A V(R k):
+centred image Y exp(-2 pi i k.shift / box) is compared with A V(R M k), M the magnification of the image (2, 2):
 
     log L = sum_k Re(Y* M) - |M|^2 / 2  + const,   M = A V                                                              (1)
 
-    d(A V) = A grad V . (omega x R k)            for R' = exp(omega) R, omega about the map's axes                      (2)
+    d(A V) = A grad V . (omega x R M k)          for R' = exp(omega) R, omega about the map's axes                      (2)
     d(A V) / d shift = 2 pi i k / box A V        (dM/dshift = +2 pi i k M)                                              (3)
 
 No fast arithmetic: what a compiler may reorder has other bits when it is compiled another time. Work arrays are flat, with offsets that the
@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, magnified_columns, turned_mate
 from protomer_kernels.gather import load_cell
 from protomer_kernels.lanes import LANES, lane_products
 from protomer_kernels.prefetch import prefetch
@@ -156,13 +156,14 @@ def new_scratch():
 def normal_equations(volume, rotation, shift_px, image, plane, scratch, sums):
     """The 21 sums of eqs (1) to (3) over all coefficients given: sums (21,) float64.
 
-    volume (n, n, r + 1, 2) float32; rotation (3, 3) float64; shift_px (2,); image: data (2, >= K) and amplitude (>= K,) float32; plane:
-    kx, ky (K,) float32 and the box; scratch from new_scratch. Rows are whole and contiguous: Numba compiles a function for each layout,
+    volume (n, n, r + 1, 2) float32; rotation (3, 3) float64; shift_px (2,); image: data (2, >= K), amplitude (>= K,) float32 and
+    magnification (2, 2) float64; plane: kx, ky (K,) float32 and the box; scratch from new_scratch. No point R M k may lie farther out than
+    the radius that the volume is for (slices.volume_radius). Rows are whole and contiguous: Numba compiles a function for each layout,
     and their bits may differ.
     """
-    data, amplitude = image
+    data, amplitude, magnification = image
     kx, ky, box = plane
-    columns = scaled_columns(rotation)
+    columns = magnified_columns(rotation, magnification)
     shift_per_box = (np.float32(shift_px[0] / box), np.float32(shift_px[1] / box))
     turn = TWO_PI / np.float32(box)
     cells, bases, rows = scratch

@@ -87,7 +87,10 @@ class Poses:
 
 
 def search_globally(batch: Whitened, reference: Reference, search: Search, threads: int) -> Poses:
-    """All of SO(3) (one asymmetric unit of it) and a disc of shifts."""
+    """All of SO(3) (one asymmetric unit of it) and a disc of shifts.
+
+    The grid is read at R k, without magnification, which moves points by less than its step: 2 % are 0.3 coefficients at radius 14.
+    """
     plane, number = reference.plane, len(batch.data)
     length = reference.slices.shape[2]
     ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
@@ -132,10 +135,10 @@ def _climb(
     batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray, radius: int, steps: int
 ) -> np.ndarray:
     """Refine those starts (n, m) that are present, in place, over the coefficients within `radius`; sums (n, m, 21), 0 for the others."""
-    plane, length = reference.plane, reference.plane.prefix(radius)
+    plane, length = reference.plane, min(reference.plane.prefix(radius), batch.amplitude.shape[1])
     image, start = np.nonzero(present)
     turned, moved, found = rotation[image, start], shift[image, start], np.empty((len(image), SUMS))
-    climb_poses(reference.volume_ft, (image, turned, moved), batch.arrays, plane.arrays(length), steps, UNBOUNDED, found)
+    climb_poses(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, UNBOUNDED, found)
     rotation[image, start], shift[image, start] = turned, moved
     sums = np.zeros((*present.shape, SUMS))
     sums[image, start] = found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
+from protomer.aberrations import usable_radius
 from protomer.alignment import LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.particles import Particles
@@ -158,7 +159,7 @@ def expect(
 ) -> Expectation:
     """Align and insert the batches `numbers` of this rank."""
     plane, shells = store.plane, model.noise.shape[1]
-    length = plane.prefix(model.insertion_radius)
+    length = plane.prefix(usable_radius(particles, model.insertion_radius))
     weights = model.root_weight(plane, length)
     found, residuals, accumulators = [], [], {}
     reference: Reference | None = None
@@ -223,8 +224,9 @@ def insert_poses(
     """Insert every image at its modes by posterior weight, under every operator of the group."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
+    rotations = batch.magnified(poses.rotation[image, mode], image)
     for operator in operators:
-        turned = np.ascontiguousarray(operator @ poses.rotation[image, mode])
+        turned = np.ascontiguousarray(operator @ rotations)
         at = (image, turned, poses.shift_px[image, mode], poses.weight[image, mode])
         insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
@@ -233,7 +235,8 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np
     """Sums by optics group and shell of what residual_power gives at the heaviest mode: (groups, 3, shells)."""
     plane, length = reference.plane, batch.amplitude.shape[1]
     slices = np.empty_like(batch.data)
-    extract_slices(reference.volume_ft, poses.rotation[:, 0].astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
+    rotations = batch.magnified(poses.rotation[:, 0], np.arange(len(batch.data))).astype(np.float32)
+    extract_slices(reference.volume_ft, rotations, plane.kx[:length], plane.ky[:length], slices)
     each = np.empty((len(batch.data), 3, shells))
     shift = np.ascontiguousarray(poses.shift_px[:, 0])
     residual_power(slices, shift, batch.arrays, plane.arrays(length), plane.shell[:length], each)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from protomer.aberrations import usable_radius
 from protomer.alignment import Reference, search_globally
 from protomer.expectation import Model, residual_sums
 from protomer.images import contrast_transfer, whiten
@@ -33,7 +34,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     key, rows, plane = setup.batches[number].key, setup.batches[number].rows, setup.store.plane
     groups, shells = state.model.noise.shape
     search = state.band.search(setup.shift_extent_px)
-    length = plane.prefix(search.final_radius)
+    length = plane.prefix(usable_radius(setup.particles, search.final_radius))
     transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
     weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
     batch = whiten(setup.store.load(number), transfer, weight)

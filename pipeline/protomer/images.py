@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from protomer.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.output import writing_atomically
@@ -27,8 +28,9 @@ READ_AT_ONCE = 64
 
 
 def common_frame(particles: Particles) -> tuple[int, float]:
-    """Box and pixel size (A) that all optics groups share; InputError where they differ."""
-    frames = sorted({(group.box, round(group.pixel_size_A, 4)) for group in particles.optics_groups})
+    """Box and pixel size (A) that all optics groups with particles share; InputError where they differ."""
+    used = [particles.optics_groups[g] for g in np.unique(particles.optics)]
+    frames = sorted({(group.box, round(group.pixel_size_A, 4)) for group in used})
     if len(frames) != 1:
         listed = ", ".join(f"{box} px of {pixel} A" for box, pixel in frames)
         raise InputError(
@@ -36,7 +38,7 @@ def common_frame(particles: Particles) -> tuple[int, float]:
             "one box and pixel size (within 0.0001 A) in a refinement",
             "import the groups separately with --bin or a common pixel size, then join them",
         )
-    return particles.optics_groups[0].box, particles.optics_groups[0].pixel_size_A
+    return used[0].box, used[0].pixel_size_A
 
 
 def read_images(particles: Particles, rows: np.ndarray, readers: dict[int, StackReader]) -> np.ndarray:
@@ -76,7 +78,7 @@ def _open_unchanged(particles: Particles, number: int) -> StackReader:
 
 @dataclass
 class ImageStore:
-    """Fourier crops (n, K) complex64 of the batches of this rank. `folder` None keeps them in memory."""
+    """Fourier crops (n, K) complex64 of the batches of this rank, with odd aberrations taken out. `folder` None keeps them in memory."""
 
     particles: Particles
     plane: HalfPlane
@@ -111,6 +113,7 @@ class ImageStore:
         for start in range(0, len(first), READ_AT_ONCE):
             part = slice(start, start + READ_AT_ONCE)
             crops[part] = transform_images(read_images(self.particles, rows[first[part]], self._readers), self.plane, self.workers)
+            correct_odd_phases(self.particles, rows[first[part]], self.plane, crops[part])
         return crops[back]
 
     def _packed(self, crops: np.ndarray) -> np.ndarray:
@@ -131,28 +134,56 @@ class ImageStore:
         digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())
         for name in ("image_uid", "grey_offset", "grey_gain"):
             digest.update(np.ascontiguousarray(self.particles.columns[name][rows]).tobytes())
+        for group in np.unique(self.particles.optics[rows]):
+            correction = odd_correction(self.particles.optics_groups[group], self.plane)
+            if correction is not None:
+                digest.update((self.particles.optics[rows] == group).tobytes() + correction.tobytes())
         return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Whitened:
-    """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py)."""
+    """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py); and
+    the images' magnifications (n, 2, 2) float64, None where all are the identity."""
 
     data: np.ndarray
     amplitude: np.ndarray
+    magnification: np.ndarray | None = None
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Data and amplitude, as kernels take them."""
+        """Data and amplitude, as kernels take them to which rotations come magnified."""
         return self.data, self.amplitude
+
+    @property
+    def climbable(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Data, amplitude and magnification, as the climb takes them, which turns rotations itself."""
+        given = self.magnification
+        return self.data, self.amplitude, np.tile(np.eye(2), (len(self.data), 1, 1)) if given is None else given
+
+    def magnified(self, rotations: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """R M (s, 3, 3) of rotations of the given images (s,): what takes an image's frequencies to the map's."""
+        if self.magnification is None:
+            return rotations
+        turned = rotations.copy()
+        turned[:, :, :2] = rotations[:, :, :2] @ self.magnification[image]
+        return turned
 
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""
-        return Whitened(self.data[rows], self.amplitude[rows])
+        return Whitened(self.data[rows], self.amplitude[rows], None if self.magnification is None else self.magnification[rows])
 
 
-def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> np.ndarray:
-    """CTF times per-particle scale at the first `length` coefficients: (n, length) float32."""
+@dataclass(frozen=True)
+class Transfer:
+    """CTF times per-particle scale (n, K) float32 of a batch, and the images' magnifications as in Whitened."""
+
+    values: np.ndarray
+    magnification: np.ndarray | None = None
+
+
+def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> Transfer:
+    """The CTF of a batch with its even aberrations and magnification, times per-particle scale, at the first `length` coefficients."""
     group = particles.optics[rows]
     voltage, aberration, contrast = (
         np.array([getattr(g, name) for g in particles.optics_groups])[group]
@@ -164,15 +195,17 @@ def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, 
         spherical_aberration_A=aberration,
         amplitude_contrast=contrast,
         bfactor_A2=particles.ctf_bfactor_A2[rows],
+        magnification=magnification_of(particles.optics_groups, group),
         **column,
     )
     out = np.empty((len(rows), length), np.float32)
-    ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out)
-    return out * particles.scale[rows].astype(np.float32)[:, None]
+    added = even_turns(particles, rows, plane, length)
+    ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out, added)
+    return Transfer(out * particles.scale[rows].astype(np.float32)[:, None], parameters.magnification)
 
 
-def whiten(crops: np.ndarray, transfer: np.ndarray, root_weight: np.ndarray) -> Whitened:
-    """crops (n, >= K) complex64, transfer (n, K) float32, root_weight (n, K) float32 = sqrt(m) / sigma."""
-    length = transfer.shape[1]
+def whiten(crops: np.ndarray, transfer: Transfer, root_weight: np.ndarray) -> Whitened:
+    """crops (n, >= K) complex64, transfer of K coefficients, root_weight (n, K) float32 = sqrt(m) / sigma."""
+    length = transfer.values.shape[1]
     scaled = crops[:, :length] * root_weight
-    return Whitened(np.stack([scaled.real, scaled.imag], axis=1), transfer * root_weight)
+    return Whitened(np.stack([scaled.real, scaled.imag], axis=1), transfer.values * root_weight, transfer.magnification)

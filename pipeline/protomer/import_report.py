@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.aberrations import describe
 from protomer.images import read_images
 from protomer.job_run import JobRun
 from protomer.particles import Particles
@@ -42,7 +43,8 @@ def import_report(particles: Particles, counts: Mapping[str, Any], job: JobRun) 
     if particles.has_poses:
         report.figure(orientation_figure(particles.rotation), "Viewing directions that came with the table.")
     report.section("Optics")
-    report.table(("group", "particles", "half 0", "half 1", "box (px)", "pixel size (Å)", "voltage (kV)", "Cs (mm)", "amplitude contrast"),
+    report.table(("group", "particles", "half 0", "half 1", "box (px)", "pixel size (Å)", "voltage (kV)", "Cs (mm)", "amplitude contrast",
+                  "aberrations"),
                  optics_rows(particles), "Optics groups, as they will be used.")
     return report.html()
 
@@ -67,5 +69,5 @@ def optics_rows(particles: Particles) -> list[tuple[object, ...]]:
     for number, group in enumerate(particles.optics_groups):
         half = particles.half[particles.optics == number]
         rows.append((group.name, len(half), int((half == 0).sum()), int((half == 1).sum()), group.box, group.pixel_size_A,
-                     group.voltage_V / 1e3, group.spherical_aberration_A / 1e7, group.amplitude_contrast))
+                     group.voltage_V / 1e3, group.spherical_aberration_A / 1e7, group.amplitude_contrast, describe(group)))
     return rows

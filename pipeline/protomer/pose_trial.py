@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from protomer.aberrations import group_even_turns, odd_correction
 from protomer.alignment import Poses, Reference, Search, refine_modes, search_globally
 from protomer.cramer_rao import ImageModel, PoseBound, pose_bound
-from protomer.images import Whitened, whiten
+from protomer.images import Transfer, Whitened, whiten
 from protomer.scatterers import Scatterer
 from protomer.schedule import GRID_RADII, Band
 from protomer.simulation import SimulatedData, Simulator
 from protomer.simulation_draws import true_ctf
+from protomer.simulation_optics import optics_of
 from protomer_kernels.ctf import ctf_values
 from protomer_kernels.half_plane import HalfPlane, largest_radius, transform_images
 from protomer_kernels.rotations import rotation_vector_between
@@ -90,14 +92,17 @@ def try_poses(data: SimulatedData, scatterer: Scatterer, radius: int | None = No
 
 
 def known_images(data: SimulatedData, plane: HalfPlane, radius: int, rows: slice) -> Whitened:
-    """Some images whitened with the true noise and the true CTF and contrast."""
-    length, truth = plane.prefix(radius), data.truth.take(rows)
+    """Some images whitened with the true noise, the true CTF, aberrations and contrast."""
+    length, truth, group = plane.prefix(radius), data.truth.take(rows), optics_of(data.design)
     transfer = np.empty((len(truth), length), np.float32)
     per_box = 1.0 / (data.design.box * data.design.pixel_size_A)
-    ctf_values(true_ctf(data.design, truth), plane.kx[:length], plane.ky[:length], per_box, transfer)
+    parameters, added = true_ctf(data.design, truth), (group_even_turns(group, plane)[None, :length], np.zeros(len(truth), np.int64))
+    ctf_values(parameters, plane.kx[:length], plane.ky[:length], per_box, transfer, added)
     transfer *= truth.contrast[:, None].astype(np.float32)
     root_weight = np.sqrt(plane.multiplicity[:length] / data.noise_variance[plane.shell[:length]]).astype(np.float32)
-    return whiten(transform_images(data.images[rows], plane), transfer, root_weight)
+    crops, correction = transform_images(data.images[rows], plane), odd_correction(group, plane)
+    matrices = np.tile(np.reshape(group.magnification, (2, 2)), (len(truth), 1, 1))
+    return whiten(crops if correction is None else crops * correction, Transfer(transfer, matrices), root_weight)
 
 
 def from_truth(batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift_px: np.ndarray) -> Poses:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from protomer.aberrations import usable_radius
 from protomer.expectation import Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale
 from protomer.images import contrast_transfer, whiten
 from protomer.maximisation import (
@@ -40,7 +41,10 @@ STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
 def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power (the first noise spectrum) and largest |X| by optics group and shell: two (groups, shells) arrays."""
+    """Mean power (the first noise spectrum) and largest |X| by optics group and shell: two (groups, shells) arrays.
+
+    An optics group without images has the mean power of all images: nothing is compared with it.
+    """
     plane, shells = setup.store.plane, setup.store.plane.radius + 1
     power, largest = [], np.zeros((groups, shells))
     with setup.progress("reading images", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
@@ -57,7 +61,8 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
             setup.check_stop()
     total = setup.team.gather_rows(np.array(power).reshape(-1, groups, shells)).sum(axis=0)
     images = np.bincount(setup.particles.optics, minlength=groups)[:, None]
-    return total / (np.maximum(images, 1) * np.bincount(plane.shell, minlength=shells)), setup.team.largest(largest)
+    mean = np.where(images > 0, total / np.maximum(images, 1), total.sum(axis=0) / images.sum())
+    return mean / np.bincount(plane.shell, minlength=shells), setup.team.largest(largest)
 
 
 def iterate(setup: Setup, state: State) -> State:
@@ -142,7 +147,7 @@ def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
 def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np.ndarray, float]:
     """sigma^2 from the residuals (groups, 3, shells) of whitened data, and the grey-scale fit sum Re(Y* M) / sum |M|^2."""
     plane, shells = setup.store.plane, model.noise.shape[1]
-    length = plane.prefix(model.insertion_radius)
+    length = plane.prefix(usable_radius(setup.particles, model.insertion_radius))
     coefficients = np.bincount(plane.shell[:length], plane.multiplicity[:length], minlength=shells)
     images = np.bincount(setup.particles.optics, minlength=len(model.noise))[:, None]
     seen = (coefficients > 0) & (images > 0)
@@ -206,13 +211,14 @@ def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operat
     keys: list[Key] = [(0, 0), (1, 0)]
     model = Model({}, noise, operators, plane.radius)
     scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
-    weights, accumulators = model.root_weight(plane, len(plane)), {}
+    length = plane.prefix(usable_radius(setup.particles, plane.radius))
+    weights, accumulators = model.root_weight(plane, length), {}
     with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
         for number, crops in setup.store.stream(setup.numbers):
             rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
             if key not in accumulators:
                 accumulators[key] = empty_accumulator(plane.radius)
-            transfer = contrast_transfer(setup.particles, rows, plane, len(plane), setup.pixel_size_A)
+            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             batch = whiten(crops, transfer, weights[setup.particles.optics[rows]])
             insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key])
             line.advance(len(rows))

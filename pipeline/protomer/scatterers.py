@@ -89,11 +89,22 @@ class AtomModel:
                 turn, offset_px = np.ascontiguousarray(rotations[rows, index]), offsets_A[rows, index] / pixel_size_A
                 spread_images(positions_px[body], self.weights[body], turn, offset_px, table, grid)
             out[rows] = image_grid_ft(grid, self.bfactor_A2 / pixel_size_A**2)
+            out[rows] *= _envelope_ratio(rotations[rows, 0], box, self.bfactor_A2 / pixel_size_A**2)
         return out
 
     def volume_ft(self, box: int, pixel_size_A: float) -> np.ndarray:
         """Volume transform; see Scatterer."""
         return volume_ft_of_atoms(self.positions_A / pixel_size_A, self.weights, box, self.bfactor_A2 / pixel_size_A**2)
+
+
+def _envelope_ratio(turns: np.ndarray, box: int, bfactor_px2: float) -> np.ndarray:
+    """e(R M k) / e(k) of atoms.py, eq. (1), (n, box, box // 2 + 1) float32 for matrices R M (n, 3, 3); 1 where M is the identity."""
+    metric = np.swapaxes(turns[:, :, :2], 1, 2) @ turns[:, :, :2] - np.eye(2)
+    if np.abs(metric).max() < 1e-9:
+        return np.ones((1, 1, 1), np.float32)
+    ky, kx = half_plane_frequencies(box)
+    excess = np.einsum("nij,iyx,jyx->nyx", metric, *2 * [np.stack(np.broadcast_arrays(kx, ky[:, None]))])
+    return np.exp(-0.25 * bfactor_px2 * excess / box**2).astype(np.float32)
 
 
 @dataclass(frozen=True)

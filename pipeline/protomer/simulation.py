@@ -1,6 +1,7 @@
 """Simulated data sets with known truth: images of a scatterer with CTF and noise, made in blocks.
 
-(1) image = contrast gain F^-1[C F2] + noise; the noise has variance 1, the volume written beside the images is gain times the scatterer
+(1) image = contrast gain F^-1[C exp(i chi) F2] + noise, aberrations as in protomer_kernels/aberrations.py; the noise has variance 1,
+    the volume written beside the images is gain times the scatterer
 (2) gain^2 = snr / (variance of F^-1[C F2] over pixels within 0.4 box of the centre, averaged over PROBES images drawn for this)
 (3) coloured noise has the power (1 + COLOUR / (1 + (s / S0)^2)) up to a factor that keeps the variance at 1
 """
@@ -17,6 +18,7 @@ from protomer.errors import InputError, SettingsError
 from protomer.randomness import generator
 from protomer.scatterers import Scatterer
 from protomer.simulation_draws import DEBRIS, PARTICLE, SimulationDesign, Truth, draw_truth, true_ctf
+from protomer.simulation_optics import even_turns, magnified_rotations, odd_phase, optics_of
 from protomer.volumes import Volume
 from protomer_kernels.atoms import image_fts_of_atoms, real_images, real_volume
 from protomer_kernels.ctf import ctf_values
@@ -79,18 +81,21 @@ class Simulator:
             here = np.flatnonzero((truth.class_number == index + 1) & (truth.junk == PARTICLE))
             if len(here):
                 rotations, offsets_A = matrices_from_quaternions(truth.body_rotation[here]), -truth.body_shift_A[here]
+                rotations = magnified_rotations(self.design, rotations)
                 image_fts[here] = scatterer.image_fts(rotations, offsets_A, box, pixel_size_A)
         for n in np.flatnonzero(truth.junk == DEBRIS):
             image_fts[n] = self._debris(int(rows[n]), truth.shift_A[n])
-        image_fts *= self._ctf(truth) * truth.contrast[:, None, None].astype(np.float32)
+        image_fts *= self._transfer(truth) * truth.contrast[:, None, None].astype(np.float32)
         return real_images(image_fts, box)
 
-    def _ctf(self, truth: Truth) -> np.ndarray:
+    def _transfer(self, truth: Truth) -> np.ndarray:
+        """The CTF, with the phases of odd aberrations where there are any."""
         box = self.design.box
         ky, kx = (k.ravel() for k in np.meshgrid(*half_plane_frequencies(box), indexing="ij"))
         out = np.empty((len(truth), len(kx)), np.float32)
-        ctf_values(true_ctf(self.design, truth), kx, ky, 1.0 / (box * self.design.pixel_size_A), out)
-        return out.reshape(len(truth), box, box // 2 + 1)
+        added, phase = even_turns(replace(self.design, number=len(truth)), kx, ky), odd_phase(self.design, kx, ky)
+        ctf_values(true_ctf(self.design, truth), kx, ky, 1.0 / (box * self.design.pixel_size_A), out, added)
+        return (out if phase is None else out * phase).reshape(len(truth), box, box // 2 + 1)
 
     def _measure_gain(self) -> float:
         """Eq. (2)."""
@@ -145,7 +150,9 @@ def noise_variance(design: SimulationDesign) -> np.ndarray:
 
 
 def require_possible(scatterers: tuple[Scatterer, ...], design: SimulationDesign) -> None:
-    """Raise InputError where the particle does not fit the box, SettingsError where settings contradict one another."""
+    """Raise InputError where the particle does not fit the box or the aberrations are out of reach, SettingsError where settings contradict
+    one another."""
+    optics_of(design)
     width_A, radius_A = design.box * design.pixel_size_A, max(s.radius_A for s in scatterers)
     if 2 * radius_A > width_A:
         raise InputError(f"the particle reaches {radius_A:.1f} A from its centre", f"at most half of the box of {width_A:.1f} A",

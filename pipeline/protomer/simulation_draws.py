@@ -48,6 +48,10 @@ class SimulationDesign:
     motion_rotation_rad: float = 0.0  # standard deviation about each axis
     motion_shift_A: float = 0.0  # standard deviation along each axis
     second_fraction: float = 0.0
+    beam_tilt_rad: tuple[float, float] = (0.0, 0.0)  # as in particles.OpticsGroup, and so the next
+    odd_zernike: tuple[float, ...] = ()
+    even_zernike: tuple[float, ...] = ()
+    magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,9 @@ def draw_truth(design: SimulationDesign, body_centres_A: np.ndarray, stream: str
 
 
 def true_ctf(design: SimulationDesign, truth: Truth) -> CtfParameters:
-    """The CTF that the images were made with."""
+    """The CTF that the images were made with, without even aberrations."""
     return CtfParameters(truth.defocus_u_A, truth.defocus_v_A, truth.defocus_angle_rad, design.voltage_V, design.spherical_aberration_A,
-                         design.amplitude_contrast, 0.0, truth.bfactor_A2)
+                         design.amplitude_contrast, 0.0, truth.bfactor_A2, np.reshape(design.magnification, (2, 2)))
 
 
 def _uniform_rotations(draws: _Draws) -> np.ndarray:

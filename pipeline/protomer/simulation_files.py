@@ -64,7 +64,7 @@ def star_tables(truth: Truth, design: SimulationDesign, poses: tuple[np.ndarray,
     optics = pandas.DataFrame({
         "rlnOpticsGroup": [1], "rlnOpticsGroupName": ["simulated"], "rlnVoltage": [design.voltage_V / 1e3],
         "rlnSphericalAberration": [design.spherical_aberration_A / 1e7], "rlnAmplitudeContrast": [design.amplitude_contrast],
-        "rlnImagePixelSize": [design.pixel_size_A], "rlnImageSize": [design.box], "rlnImageDimensionality": [2]})
+        "rlnImagePixelSize": [design.pixel_size_A], "rlnImageSize": [design.box], "rlnImageDimensionality": [2], **_aberrations(design)})
     number = len(truth)
     columns: dict[str, Any] = {
         "rlnImageName": [f"{i + 1:06d}@particles.mrcs" for i in range(number)],
@@ -81,6 +81,19 @@ def star_tables(truth: Truth, design: SimulationDesign, poses: tuple[np.ndarray,
         columns |= {"rlnClassNumber": truth.class_number, "rlnCtfBfactor": truth.bfactor_A2, "rlnCtfScalefactor": truth.contrast,
                     "protomerJunk": truth.junk.astype(int)}
     return {"optics": optics, "particles": pandas.DataFrame(columns)}
+
+
+def _aberrations(design: SimulationDesign) -> dict[str, list[Any]]:
+    """The columns of the optics table that say what aberrations there are; none where there are none."""
+    columns: dict[str, list[Any]] = {}
+    if any(design.beam_tilt_rad):
+        columns |= {f"rlnBeamTilt{axis}": [tilt * 1e3] for axis, tilt in zip("XY", design.beam_tilt_rad, strict=True)}
+    for tag, values in (("rlnOddZernike", design.odd_zernike), ("rlnEvenZernike", design.even_zernike)):
+        if any(values):
+            columns[tag] = ["[" + ",".join(f"{value:.10g}" for value in values) + "]"]
+    if design.magnification != (1.0, 0.0, 0.0, 1.0):
+        columns |= {f"rlnMagMat{place}": [value] for place, value in zip(("00", "01", "10", "11"), design.magnification, strict=True)}
+    return columns
 
 
 def write_star(path: Path, tables: dict[str, Any]) -> None:

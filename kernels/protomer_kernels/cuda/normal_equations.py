@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 from numba.extending import register_jitable
 
-from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, magnified_columns, turned_mate
 from protomer_kernels.gather import ZERO, interpolate_with_gradient
 from protomer_kernels.normal_equations import HALF, SUMS, TWO_PI, residual_and_jacobian
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
@@ -49,11 +49,11 @@ def _add_terms(part, total):
 def normal_equations_kernel(volume, starts, batch, plane, out):
     """Block s sums over all coefficients of start s."""
     image, rotations, shifts_px = starts
-    data, amplitude = batch
+    data, amplitude, magnification = batch
     kx, ky, box = plane
     s, thread = cuda.blockIdx.x, cuda.threadIdx.x
     n = image[s]
-    columns = scaled_columns(rotations[s])
+    columns = magnified_columns(rotations[s], magnification[n])
     size = np.float32(box)
     shift_per_box = (shifts_px[s, 0] / size, shifts_px[s, 1] / size)
     total = cuda.local.array(SUMS, numba.float32)
@@ -81,6 +81,7 @@ def normal_equations(volume, starts, batch, plane, out) -> None:
     """The 21 sums of S starts, on device arrays: out (S, 21) float32.
 
     volume (n, n, r + 1, 2) float32; starts: image (S,) int64, the row of the batch that each belongs to, rotations (S, 3, 3) and
-    shifts_px (S, 2) float32; batch: data (n, 2, >= K) and amplitude (n, >= K) float32; plane: kx, ky (K,) float32 and the box.
+    shifts_px (S, 2) float32; batch: data (n, 2, >= K), amplitude (n, >= K) and magnification (n, 2, 2) float32; plane: kx, ky
+    (K,) float32 and the box.
     """
     normal_equations_kernel[len(starts[0]), THREADS](volume, starts, batch, plane, out)

@@ -25,6 +25,12 @@ class SimulateSettings(JobSettings):
     voltage: float = setting(300.0, "acceleration voltage", unit="kV", minimum=1.0)
     spherical_aberration: float = setting(2.7, "spherical aberration", unit="mm", minimum=0.0)
     amplitude_contrast: float = setting(0.1, "amplitude contrast", minimum=0.0, maximum=1.0)
+    beam_tilt: str = setting("0,0", "beam tilt x,y in mrad")
+    trefoil: str = setting("0,0", "trefoil: Zernike coefficients of s^3 sin 3 phi and s^3 cos 3 phi, in rad A^3")
+    tetrafoil: str = setting("0,0", "tetrafoil: Zernike coefficients of s^4 sin 4 phi and s^4 cos 4 phi, in rad A^4")
+    magnification: float = setting(0.0, "anisotropic magnification in percent: frequencies are stretched by half of it along one axis and "
+                                        "shrunk by half of it across", minimum=-20.0, maximum=20.0)
+    magnification_angle: float = setting(0.0, "the axis of the anisotropic magnification, from image x towards y", unit="deg")
     max_shift: float = setting(6.0, "particles lie in a disc of this radius around the centre of their image", unit="A", minimum=0.0)
     realistic: bool = setting(False, "uneven views, contrast spread, unknown envelopes, coloured noise, defocus errors, and junk")
     junk: float | None = setting(None, "fraction of images without the particle; unset: 0.1 if realistic, else 0", minimum=0.0, maximum=1.0)

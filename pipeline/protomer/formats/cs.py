@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from protomer.errors import InputError
+from protomer.formats.cs_aberrations import CsAberrations
 from protomer.formats.cs_export import write_cs_particles
 from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coordinates, rotation_from_poses, stack_name
 from protomer.formats.cs_table import Fields, join, read_fields
@@ -25,8 +26,9 @@ from protomer.particles import OpticsGroup, Particles, empty_columns
 __all__ = ["read_cs_particles", "write_cs_particles"]
 
 _REQUIRED = ("uid", "blob/path", "blob/idx", "blob/psize_A")
-_OPTICS = ("ctf/exp_group_id", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "blob/psize_A", "blob/shape", "ctf/tilt_A", "ctf/anisomag")
-_NOT_APPLIED = ("ctf/trefoil_A", "ctf/tetra_A", "ctf/shift_A")
+_OPTICS = ("ctf/exp_group_id", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "blob/psize_A", "blob/shape", "ctf/tilt_A",
+           "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
+_ABERRATIONS = {"ctf/tilt_A": 2, "ctf/trefoil_A": 2, "ctf/tetra_A": 4}
 
 
 def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLike[str] | None = None, pixel_size_A: float | None = None,
@@ -93,19 +95,29 @@ def _group(path: Path, fields: Fields, row: int, index: int, box: int, pixel_siz
     if not pixel > 0:
         raise InputError(f"{path}: blob/psize_A is {pixel}", "a pixel size above 0 Å", "give it with --set pixel_size=1.31A")
     aberration_A = float(fields["ctf/cs_mm"][row]) * 1e7
-    tilt, magnification = (0.0, 0.0), (1.0, 0.0, 0.0, 1.0)
-    if "ctf/tilt_A" in fields and fields["ctf/tilt_A"][row].any() and aberration_A:
-        x, y = np.arcsin(fields["ctf/tilt_A"][row].astype(np.float64) / aberration_A)
-        tilt = (float(x), float(y))
-        warnings.warn(f"{path}: a beam tilt (ctf/tilt_A) is taken as spherical aberration times tilt; its sign is not verified",
-                      stacklevel=3)
+    voltage_V, magnification = float(fields["ctf/accel_kv"][row]) * 1e3, (1.0, 0.0, 0.0, 1.0)
+    tilt, odd, even = CsAberrations(*_lengths(path, fields, row)).ours(voltage_V, aberration_A)
+    if any((*tilt, *odd, *even)):
+        warnings.warn(f"{path}: tilt, trefoil and tetrafoil are applied with factors and signs that cryoSPARC does not document; if the "
+                      "map gets worse at high resolution, refine them with another program and import its STAR file", stacklevel=3)
     if "ctf/anisomag" in fields and fields["ctf/anisomag"][row].any():
         a, b, c, d = (float(v) for v in fields["ctf/anisomag"][row])
         magnification = (1.0 + a, b, c, 1.0 + d)
         warnings.warn(f"{path}: ctf/anisomag is taken as what the magnification matrix adds to the identity; not verified", stacklevel=3)
     name = f"exp_group_{exposure}" if index == 0 else f"exp_group_{exposure}_{index + 1}"
-    return OpticsGroup(name, float(fields["ctf/accel_kv"][row]) * 1e3, aberration_A, float(fields["ctf/amp_contrast"][row]), pixel, box,
-                       tilt, (), (), magnification, {"ctf/exp_group_id": exposure})
+    return OpticsGroup(name, voltage_V, aberration_A, float(fields["ctf/amp_contrast"][row]), pixel, box, tilt, odd, even, magnification,
+                       {"ctf/exp_group_id": exposure})
+
+
+def _lengths(path: Path, fields: Fields, row: int) -> list[tuple[float, ...]]:
+    """ctf/tilt_A, trefoil_A and tetra_A of one particle, zeros where the file has none. Raises InputError."""
+    found = []
+    for name, count in _ABERRATIONS.items():
+        values = fields[name][row].ravel() if name in fields else np.zeros(count)
+        if len(values) != count:
+            raise InputError(f"{path}: {name} has {len(values)} numbers for each particle", f"{count}", "export the file again")
+        found.append(tuple(float(value) for value in values))
+    return found
 
 
 def _fill(path: Path, fields: Fields, columns: dict[str, np.ndarray]) -> None:
@@ -119,6 +131,6 @@ def _fill(path: Path, fields: Fields, columns: dict[str, np.ndarray]) -> None:
     coordinates = particle_coordinates(fields)
     if coordinates is not None:
         columns["coordinate_px"][:] = coordinates
-    for name in _NOT_APPLIED:
-        if name in fields and fields[name].any():
-            warnings.warn(f"{path}: {name} is not zero; it is kept for export but not applied", stacklevel=3)
+    if "ctf/shift_A" in fields and fields["ctf/shift_A"].any():
+        warnings.warn(f"{path}: ctf/shift_A is not zero; it is kept for export but not applied: a refinement finds it among the shifts",
+                      stacklevel=3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+from protomer.formats.cs_aberrations import CsAberrations
 from protomer.formats.cs_fields import NUMBERS, poses_from_rotation, rotation_from_poses, stack_name
 from protomer.formats.cs_table import Fields, write_fields
 from protomer.formats.stack_names import keeps_name, new_names
@@ -79,8 +81,13 @@ def _put_optics(fields: Fields, particles: Particles) -> None:
                          "ctf/cs_mm": [g.spherical_aberration_A / 1e7 for g in particles.optics_groups],
                          "ctf/amp_contrast": [g.amplitude_contrast for g in particles.optics_groups]}.items():
         fields[name] = np.array(values, "<f4")[rows]
-    tilt = [np.sin(g.beam_tilt_rad) * g.spherical_aberration_A for g in particles.optics_groups]
-    fields["ctf/tilt_A"] = np.array(tilt, "<f4")[rows]
+    found = [CsAberrations.of(group) for group in particles.optics_groups]
+    for name in ("tilt_A", "trefoil_A", "tetra_A"):
+        fields[f"ctf/{name}"] = np.array([getattr(lengths, name) for lengths, _ in found], "<f4")[rows]
+    lost = [group.name for group, (_, is_whole) in zip(particles.optics_groups, found, strict=True) if not is_whole]
+    if lost:
+        warnings.warn(f"the aberrations of {', '.join(lost)} have terms that a .cs file has no field for (Zernike terms of order 0 to 2, "
+                      "spherical aberration among them, or above 4): they are left out; export STAR to keep them", stacklevel=3)
     fields["ctf/anisomag"] = np.array([np.subtract(g.magnification, (1, 0, 0, 1)) for g in particles.optics_groups], "<f4")[rows]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protomer.errors import InputError
 from protomer.particles import COLUMNS, OpticsGroup
 
 DEGREE = np.pi / 180.0
@@ -131,6 +132,10 @@ def number_texts(values: np.ndarray, is_integer: bool = False, decimals: int = 6
 
 
 def split_zernike(text: str) -> tuple[float, ...]:
-    """Coefficients from RELION's `[a,b,c]`."""
-    inner = text.strip().strip("[]")
-    return tuple(float(part) for part in inner.split(",")) if inner else ()
+    """Coefficients from RELION's `[a,b,c]`. Raises InputError where they are no numbers."""
+    inner = text.strip().removeprefix("[").removesuffix("]").strip()
+    try:
+        return tuple(float(part) for part in inner.split(",")) if inner else ()
+    except ValueError:
+        raise InputError(f"a list of Zernike coefficients is {text[:80]!r}", "numbers as in [1.5,0,-2]",
+                         "repair the list in the optics table") from None

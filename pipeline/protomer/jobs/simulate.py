@@ -18,6 +18,7 @@ from protomer.scatterers import MODELS, MapModel, Scatterer, read_atom_model, wi
 from protomer.simulation import BLOCK, Simulator
 from protomer.simulation_draws import PARTICLE, SimulationDesign, Truth
 from protomer.simulation_files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
+from protomer.simulation_optics import stretching
 from protomer.simulation_report import simulation_report
 from protomer.symmetry import operators
 from protomer.volumes import Volume
@@ -77,6 +78,8 @@ def plan(inputs: Inputs, settings: SimulateSettings, ranks: int, threads: int) -
 
 def design_of(settings: SimulateSettings) -> SimulationDesign:
     """The settings in the units used inside."""
+    trefoil, tetrafoil = (_pair(name, getattr(settings, name)) for name in ("trefoil", "tetrafoil"))
+    tilt_mrad = _pair("beam_tilt", settings.beam_tilt)
     junk = (REALISTIC_JUNK if settings.realistic else 0.0) if settings.junk is None else settings.junk
     return SimulationDesign(
         number=settings.number, box=settings.box, pixel_size_A=settings.pixel_size, snr=settings.snr, seed=settings.seed,
@@ -84,7 +87,21 @@ def design_of(settings: SimulateSettings) -> SimulationDesign:
         voltage_V=settings.voltage * 1e3, spherical_aberration_A=settings.spherical_aberration * 1e7,
         amplitude_contrast=settings.amplitude_contrast, max_shift_A=settings.max_shift, realistic=settings.realistic, junk=junk,
         motion_rotation_rad=float(np.deg2rad(settings.motion_rotation)), motion_shift_A=settings.motion_shift,
-        second_fraction=settings.second_fraction)
+        second_fraction=settings.second_fraction, beam_tilt_rad=(tilt_mrad[0] * 1e-3, tilt_mrad[1] * 1e-3),
+        odd_zernike=(0.0, 0.0, trefoil[0], 0.0, 0.0, trefoil[1]) if any(trefoil) else (),
+        even_zernike=(0.0,) * 4 + (tetrafoil[0], 0.0, 0.0, 0.0, tetrafoil[1]) if any(tetrafoil) else (),
+        magnification=stretching(settings.magnification, float(np.deg2rad(settings.magnification_angle))))
+
+
+def _pair(name: str, text: str) -> tuple[float, float]:
+    """Two numbers with a comma between them. Raises SettingsError."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+        if np.isfinite(x) and np.isfinite(y):
+            return x, y
+    except ValueError:
+        pass
+    raise SettingsError(f"{name} {text!r}", "two numbers with a comma between them", f"write {name}=0.5,-0.2")
 
 
 def load_scatterers(inputs: Inputs, settings: SimulateSettings) -> tuple[Scatterer, ...]:
