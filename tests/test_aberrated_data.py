@@ -68,7 +68,7 @@ def truth_curve(data: SimulatedData, group: OpticsGroup) -> np.ndarray:
     correct_odd_phases(particles, rows, plane, crops)
     batch = whiten(crops, contrast_transfer(particles, rows, plane, length, PIXEL_A), np.ones((NUMBER, length), np.float32))
     poses = Poses(truth.rotation_matrix[:, None], truth.shift_A[:, None] / PIXEL_A, np.ones((NUMBER, 1)), np.zeros(NUMBER),
-                  np.zeros((NUMBER, 15)))
+                  np.zeros((NUMBER, 15)), np.zeros(NUMBER))
     scale, accumulator = fixed_point_scale(float(np.abs(crops).max()), NUMBER), empty_accumulator(plane.radius)
     insert_poses(batch, poses, plane, np.eye(3)[None], scale, 1, accumulator)
     volume = unregularised(Sums.of(accumulator, scale), BOX, plane.radius + 1, 1)
