@@ -30,18 +30,32 @@ class Sharpened:
 
 
 def measure_maps(
-    half_maps: Halves[Volume], mask: Volume | None, mask_name: str, symmetry: str, b_factor_A2: float | None, job: JobRun
+    half_maps: Halves[Volume],
+    together: Volume,
+    mask: Volume | None,
+    mask_name: str,
+    symmetry: str,
+    b_factor_A2: float | None,
+    job: JobRun,
 ) -> MapRecord:
     """FSC in the given mask, or in one made by rule before any FSC is read; filtered and sharpened map. Warns of what is amiss."""
-    return sharpen(half_maps, choose_mask(half_maps, mask, mask_name, job), symmetry, b_factor_A2, GUINIER_FROM_A, job).record
+    chosen = choose_mask(half_maps, mask, mask_name, job)
+    return sharpen(half_maps, together, chosen, symmetry, b_factor_A2, GUINIER_FROM_A, job).record
 
 
 def sharpen(
-    half_maps: Halves[Volume], mask: tuple[Volume, str], symmetry: str, b_factor_A2: float | None, fit_from_A: float, job: JobRun
+    half_maps: Halves[Volume],
+    together: Volume | None,
+    mask: tuple[Volume, str],
+    symmetry: str,
+    b_factor_A2: float | None,
+    fit_from_A: float,
+    job: JobRun,
 ) -> Sharpened:
-    """FSC in the mask (with its name), and the mean of the halves weighted by it and sharpened by the B-factor: as given, or fitted."""
+    """FSC in the mask (with its name), and the map of both halves (None: their mean) weighted by it and sharpened by the B-factor, as
+    given or fitted."""
     fsc = measure_fsc(half_maps, *mask, job.seed)
-    mean = Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), half_maps.a.voxel_size_A)
+    mean = together or Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), half_maps.a.voxel_size_A)
     weight, resolution_A = fsc_weight(fsc), fsc.resolution_A_at("corrected")
     fit = fit_guinier(mean, weight, fit_from_A, resolution_A) if np.isfinite(resolution_A) else None
     if b_factor_A2 is None and fit is None:

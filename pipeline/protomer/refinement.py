@@ -205,8 +205,11 @@ def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
     return np.rad2deg(np.sqrt(np.maximum(covariance[:, [0, 2, 5]].sum(axis=1), 0.0)))
 
 
-def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray) -> Halves[np.ndarray]:
-    """Half maps of the full box from given poses: unjoined, unregularised, unmasked."""
+def reconstruct_halves(
+    setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray
+) -> tuple[Halves[np.ndarray], np.ndarray]:
+    """Half maps of the full box from given poses, unjoined, unregularised, unmasked; and the map of both halves' sums together, which
+    weighs each coefficient by what each half knows of it, where the mean of the half maps counts both the same."""
     plane, box = setup.store.plane, setup.store.plane.box
     keys: list[Key] = [(0, 0), (1, 0)]
     model = Model({}, noise, operators, plane.radius)
@@ -224,4 +227,7 @@ def reconstruct_halves(setup: Setup, noise: np.ndarray, poses: PoseTable, operat
             line.advance(len(rows))
             setup.check_stop()
     totals = add_up_ranks(accumulators, keys, plane.radius, setup.team)
-    return Halves(*(unregularised(Sums.of(totals[key], scale), box, plane.radius + 1, setup.threads) for key in keys))
+    half_maps = Halves(*(unregularised(Sums.of(totals[key], scale), box, plane.radius + 1, setup.threads) for key in keys))
+    together = totals.pop(keys[0])
+    together += totals.pop(keys[1])
+    return half_maps, unregularised(Sums.of(together, scale), box, plane.radius + 1, setup.threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,3 +85,10 @@ class State:
     poses: PoseTable
     agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def counted_poses(self) -> PoseTable:
+        """The poses, with weights as the last iteration inserted them."""
+        if not (self.history and self.history[-1]["null_class"]):
+            return self.poses
+        return replace(self.poses, weight=self.poses.weight * self.poses.presence[:, None])

@@ -36,7 +36,7 @@ def run(inputs: Inputs, settings: PostprocessSettings, job: JobRun) -> dict[str,
         given = load(inputs.volume, settings)
         mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask, settings.voxel_size), given.half_maps.a.voxel_size_A)
         chosen = choose_mask(given.half_maps, mask, "" if inputs.mask is None else inputs.mask.name, job)
-        result = sharpen(given.half_maps, chosen, given.symmetry, settings.b_factor, settings.fit_from, job)
+        result = sharpen(given.half_maps, None, chosen, given.symmetry, settings.b_factor, settings.fit_from, job)
     job.check_stop()
     fsc = result.record.fsc
     assert fsc is not None

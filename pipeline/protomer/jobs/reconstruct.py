@@ -39,10 +39,12 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     mask = load_mask(inputs, particles)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
-    half_maps = reconstruct_halves(replace(setup, largest=largest), noise, known_poses(particles, setup.pixel_size_A), setup.operators)
+    poses = known_poses(particles, setup.pixel_size_A)
+    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, setup.operators)
     if not job.team.is_first:
         return {}
-    return finish(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, particles, inputs, settings, job)
+    volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
+    return finish(volumes, mask, particles, inputs, settings, job)
 
 
 def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
@@ -113,14 +115,19 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
 
 
 def finish(
-    half_maps: Halves[Volume], mask: Volume | None, particles: Particles, inputs: Inputs, settings: ReconstructSettings, job: JobRun
+    maps: tuple[Halves[Volume], Volume],
+    mask: Volume | None,
+    particles: Particles,
+    inputs: Inputs,
+    settings: ReconstructSettings,
+    job: JobRun,
 ) -> dict[str, Any]:
     """Measure and write."""
     name = "" if inputs.mask is None else inputs.mask.name
-    record = measure_maps(half_maps, mask, name, inputs.symmetry, settings.b_factor, job)
+    record = measure_maps(*maps, mask, name, inputs.symmetry, settings.b_factor, job)
     assert record.fsc is not None
     if settings.filter_resolution is not None:
-        record = with_map(record, butterworth(record, settings.filter_resolution, settings.filter_order))
+        record = with_map(record, butterworth(maps[1], settings.filter_resolution, settings.filter_order))
     assert record.fsc is not None
     warn_of_resolution(record.fsc, record.fsc_mask, job, np.inf)
     write_maps(record, job)
@@ -137,11 +144,10 @@ def finish(
     }
 
 
-def butterworth(record: MapRecord, resolution_A: float, order: int) -> Volume:
-    """The mean of the half maps under 1 / sqrt(1 + (s / cut-off)^(2 order))."""
-    mean = (record.half_maps.a.data + record.half_maps.b.data) * np.float32(0.5)
-    ratio = np.arange(record.map.box // 2 + 1) * resolution_A / (record.map.box * record.map.voxel_size_A)
-    return Volume(apply_shell_filter(mean, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), record.map.voxel_size_A)
+def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
+    """A map under 1 / sqrt(1 + (s / cut-off)^(2 order))."""
+    ratio = np.arange(volume.box // 2 + 1) * resolution_A / (volume.box * volume.voxel_size_A)
+    return Volume(apply_shell_filter(volume.data, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), volume.voxel_size_A)
 
 
 def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:

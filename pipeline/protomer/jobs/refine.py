@@ -51,8 +51,8 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     for _ in range(settings.extra_passes):
         state = iterate(setup, state)
         report_iteration(state, setup, job)
-    half_maps = reconstruct_halves(setup, state.model.noise, state.poses, setup.operators)
-    return finish(setup, state, half_maps, inputs, settings, job)
+    half_maps, together = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
+    return finish(setup, state, (half_maps, together), inputs, settings, job)
 
 
 def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Particles:
@@ -207,13 +207,14 @@ def resume(setup: Setup, job: JobRun) -> State | None:
 
 
 def finish(
-    setup: Setup, state: State, half_maps: Halves[np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun
+    setup: Setup, state: State, maps: tuple[Halves[np.ndarray], np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun
 ) -> dict[str, Any]:
     """Measure the maps, write everything (rank 0), and say how it went."""
     particles = posed(setup, state, job)
     if not job.team.is_first:
         return {}
-    record = measure_maps(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), None, "", inputs.symmetry, None, job)
+    half_maps, together = maps[0].map(lambda data: Volume(data, setup.pixel_size_A)), Volume(maps[1], setup.pixel_size_A)
+    record = measure_maps(half_maps, together, None, "", inputs.symmetry, None, job)
     assert record.fsc is not None
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
     warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
