@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fuzzing import ODD_WORDS, bounded, damaged, require_read_or_refused
 from protomer.catalogue import declaration
 from protomer.chain import read_chain
+from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.cs import read_cs_particles
 from protomer.formats.cs_table import STREAM_MAGIC, read_fields, write_fields
@@ -360,3 +361,30 @@ def test_the_sound_files_are_read() -> None:
         (HERE / "damaged/images.mrcs").write_bytes(STACK)
         (HERE / "damaged" / name).write_bytes(data)
         reader(HERE / "damaged" / name)
+
+
+@pytest.mark.parametrize("elsewhere", [outside, virtual, linked, squeezed, referring])
+def test_values_that_lie_in_another_file_or_in_no_room_are_never_read(elsewhere: Callable[[h5py.File, str], None], tmp_path: Path) -> None:
+    for name in ("particles/scale", "extra/more"):
+        (tmp_path / "p.h5").write_bytes(PARTICLES)
+        with h5py.File(tmp_path / "p.h5", "r+") as file:
+            if name in file:
+                del file[name]
+            elsewhere(file, name)
+        with pytest.raises(InputError, match="another|its own|links|claims|type|stores"):
+            hdf5.read_particles(tmp_path / "p.h5")
+
+
+def test_many_texts_that_share_their_room_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.h5").write_bytes(PARTICLES)
+    with h5py.File(tmp_path / "p.h5", "r+") as file:
+        del file["particles/micrograph"]
+        file.create_dataset("particles/micrograph", data=["MARK" * 2000] + ["x"] * 40_000, dtype=h5py.string_dtype())
+    data = (tmp_path / "p.h5").read_bytes()
+    with h5py.File(tmp_path / "p.h5") as file:
+        at, elements = file["particles/micrograph"].id.get_offset(), len(file["particles/micrograph"])
+    first = data[at:at + 16]  # length, heap and place of the first text
+    assert int.from_bytes(first[:4], "little") == 8000
+    (tmp_path / "p.h5").write_bytes(data[:at] + first * elements + data[at + 16 * elements:])
+    with pytest.raises(InputError, match="claims more text than the file holds"):
+        hdf5.read_particles(tmp_path / "p.h5")
