@@ -60,7 +60,10 @@ def read_star_particles(path: str | os.PathLike[str], pixel_size_A: float | None
     if not keep_halves:
         columns["half"][:] = -1
     has_poses = _fill_poses(path, table, columns, groups, rows)
-    return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
+    try:
+        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
+    except InputError as error:
+        raise error.within(path) from error
 
 
 def _particle_block(path: Path, blocks: dict[str, Columns]) -> Columns:
