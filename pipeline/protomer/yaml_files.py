@@ -10,7 +10,6 @@ import yaml
 
 from protomer.errors import InputError
 
-
 LARGEST_BYTES = 1 << 22
 MOST_NODES, DEEPEST = 100_000, 40
 
@@ -72,13 +71,14 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         with open(path, "rb") as handle:
             raw = handle.read(LARGEST_BYTES + 1)
         if len(raw) > LARGEST_BYTES:
-            raise InputError(f"{path} is larger than {LARGEST_BYTES} bytes", "a file of settings or a chain", "check that it is the right file")
+            raise InputError(f"{path} is larger than {LARGEST_BYTES} bytes", "a file of settings or a chain",
+                             "check that it is the right file")
         document = _parse(raw.decode("utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "a YAML file", "check the path") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deep", "plain YAML: names, numbers, text, lists", "mend the brackets") from error
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # the last ones: impossible tagged values
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # the last: of tagged values
         raise InputError(f"{path}: {error}", "plain YAML: names, numbers, text, lists", "mend that line") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise InputError(f"{path} holds {type(document).__name__}", "a mapping of names to values, one `name: value` a line",

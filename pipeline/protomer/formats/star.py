@@ -170,7 +170,8 @@ def _coefficients(path: Path, tag: str, text: bytes) -> tuple[float, ...]:
     except ValueError:
         found = (np.nan,)
     if not np.isfinite(found).all():
-        raise InputError(f"{path}: {tag} is {text.decode('utf-8', 'replace')!r}", "coefficients as in [0.1,0,-0.2]", "correct the optics table")
+        raise InputError(f"{path}: {tag} is {text.decode('utf-8', 'replace')!r}", "coefficients as in [0.1,0,-0.2]",
+                         "correct the optics table")
     return found
 
 
