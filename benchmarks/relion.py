@@ -140,7 +140,8 @@ def launcher() -> str | None:
     """Open MPI's mpirun: RELION is linked with it, and another MPI's would start as many single processes."""
     for name in ("mpirun.openmpi", "orterun", "mpirun"):
         path = shutil.which(name)
-        if path and "Open MPI" in subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout if path else ""
+        if "Open MPI" in said or "OpenRTE" in said:
             return path
     return None
 
