@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import graphlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,11 @@ class Chain:
 
 def read_chain(path: Path) -> Chain:
     """The chain in a YAML file; relative paths in it are seen from the file's folder. Raises InputError and SettingsError."""
-    return parse_chain(read_yaml_mapping(path), path.absolute().parent)
+    document = read_yaml_mapping(path)
+    try:
+        return parse_chain(document, path.absolute().parent)
+    except InputError as error:
+        raise error.within(path) from error
 
 
 def parse_chain(document: Mapping[str, Any], folder: Path) -> Chain:
@@ -159,12 +164,12 @@ def _parse_file(step: str, declared: Input, value: str, entries: Mapping[str, An
         if first == step or ".." in Path(rest).parts:
             raise InputError(f"{step}: {declared.name}: {value}", "a file of another job", "name another job or a file")
         return Path(first, rest or declared.file)
-    path = (folder / Path(value).expanduser()).absolute()
+    path = (folder / os.path.expanduser(value)).absolute()
     if set("{}") & set(str(path)):
         raise InputError(f"{step}: {declared.name}: {path}", "a path without { and }, which Snakemake takes for wildcards",
                          "rename the file or its folder")
-    path = path / declared.file if path.is_dir() else path
-    if not path.exists():
+    path = path / declared.file if os.path.isdir(path) else path
+    if not os.path.exists(path):
         near = difflib.get_close_matches(value, list(entries), n=1)
         raise InputError(f"{step}: {declared.name}: {value} is no job of this chain, and there is no file {path}",
                          f"a job ({', '.join(name for name in entries if name != step)}) or a file",

@@ -21,14 +21,31 @@ def _rebuild(kind: type[ProtomerError], arguments: tuple[object, ...], attribute
     return error
 
 
+_LONGEST = 2000
+
+
+def _shortened(text: str) -> str:
+    """Its two ends, where a text quotes more of a file than anyone reads."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST * 3 // 4]} [...] {text[-_LONGEST // 4:]}"
+
+
 class InputError(ProtomerError):
     """A file, an argument or a setting that cannot be used; nothing has been written."""
 
     exit_code = 2
 
     def __init__(self, found: str, expected: str, remedy: str) -> None:
+        found, expected, remedy = (_shortened(text) for text in (found, expected, remedy))
         super().__init__(f"{found}\n  expected: {expected}\n  what to do: {remedy}")
         self.found, self.expected, self.remedy = found, expected, remedy
+
+    def within(self, path: object) -> InputError:
+        """The same error, of the same class, that names the file in which the fault lies."""
+        if str(path) in self.found:
+            return self
+        error = type(self).__new__(type(self))
+        InputError.__init__(error, f"{path}: {self.found}", self.expected, self.remedy)
+        return error
 
 
 class SettingsError(InputError):

@@ -16,7 +16,8 @@ def image_uids(stacks: tuple[Stack, ...], stack: np.ndarray, stack_index: np.nda
     The content digest of the stack counts, not its name: a moved stack keeps the identity of its images. Where a stack was never read
     (its digest is empty) its path stands in.
     """
-    keys = np.array([int.from_bytes(hashlib.sha256((s.digest or s.path).encode()).digest()[:8], "little") for s in stacks], np.uint64)
+    names = [(s.digest or s.path).encode("utf-8", "surrogateescape") for s in stacks]
+    keys = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8], "little") for name in names], np.uint64)
     if len(stack) == 0:
         return np.zeros(0, np.uint64)
     return combine(keys[stack], np.asarray(stack_index, np.uint64))

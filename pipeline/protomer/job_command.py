@@ -72,7 +72,12 @@ def _from_config(job: Job, path: str | None) -> tuple[dict[str, Any], dict[str, 
     if document.get("job", job.name) != job.name:
         raise InputError(f"{path} is for the job {document['job']!r}", f"a file for {job.name}",
                          f"start protomer {document['job']} with it")
-    return sort_names(job, document)
+    try:
+        inputs, settings = sort_names(job, document)
+        job.settings.from_mapping(settings)
+    except InputError as error:
+        raise error.within(path) from error
+    return inputs, settings
 
 
 def sort_names(job: Job, document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

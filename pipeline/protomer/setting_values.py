@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def _read_number(name: str, value: Any, kind: type, unit: str) -> int | float:
         if match.group(2) and plain_unit(match.group(2)) != plain_unit(unit):
             raise SettingsError(f"setting {name}: {value!r} has the unit {match.group(2)!r}", described, example)
         value = float(match.group(1))
-    if not math.isfinite(value) or (kind is int and value != int(value)):
+    if abs(value) > sys.float_info.max or not math.isfinite(value) or (kind is int and value != int(value)):
         raise SettingsError(f"setting {name}: {value!r}", described, example)
     return int(value) if kind is int else float(value)
 

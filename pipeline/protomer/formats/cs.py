@@ -17,7 +17,7 @@ import numpy as np
 from protomer.errors import InputError
 from protomer.formats.cs_aberrations import CsAberrations
 from protomer.formats.cs_export import write_cs_particles
-from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coordinates, rotation_from_poses, stack_name
+from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coordinates, require_forms, rotation_from_poses, stack_name
 from protomer.formats.cs_table import Fields, join, read_fields
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.image_uids import image_uids
@@ -41,6 +41,7 @@ def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLi
     fields = read_fields(path)
     if passthrough is not None:
         fields = join(fields, read_fields(passthrough), path, Path(passthrough))
+    require_forms(path, fields)
     n = len(next(iter(fields.values())))
     missing = [name for name in _REQUIRED if name not in fields]
     if missing and n:
@@ -69,7 +70,10 @@ def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLi
         columns["rotation"][:] = rotation_from_poses(fields["alignments3D/pose"])
         scale = pixel_size_A / fields["blob/psize_A"].astype(np.float64) if pixel_size_A else np.ones(n)
         columns["shift_A"][:] = fields["alignments3D/shift"].astype(np.float64) * (_align_pixel(fields) * scale)[:, None]
-    return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(fields), provenance={"source": str(path)})
+    try:
+        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(fields), provenance={"source": str(path)})
+    except InputError as error:
+        raise error.within(path) from error
 
 
 def _align_pixel(fields: Fields) -> np.ndarray:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protomer.errors import InputError
+
+_KINDS = {"i": "whole numbers", "u": "whole numbers without sign", "f": "numbers", "S": "texts"}
+
 
 @dataclass(frozen=True)
 class FieldNumber:
@@ -39,6 +43,36 @@ NUMBERS = (
     FieldNumber("alignments3D/class_posterior", "class_posterior"),
     FieldNumber("sym_expand/idx", "copy", 0, "<u4"),
 )
+
+
+#: field -> (kinds of NumPy type it may have, shape of one row); those of NUMBERS are single numbers
+FORMS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "uid": ("iu", ()), "blob/path": ("S", ()), "blob/idx": ("iu", ()), "blob/shape": ("iu", (2,)), "blob/psize_A": ("iuf", ()),
+    "blob/sign": ("iuf", ()), "ctf/exp_group_id": ("iu", ()), "ctf/accel_kv": ("iuf", ()), "ctf/cs_mm": ("iuf", ()),
+    "ctf/amp_contrast": ("iuf", ()), "ctf/tilt_A": ("iuf", (2,)), "ctf/shift_A": ("iuf", (2,)), "ctf/trefoil_A": ("iuf", (2,)),
+    "ctf/tetra_A": ("iuf", (4,)), "ctf/anisomag": ("iuf", (4,)), "alignments3D/pose": ("iuf", (3,)), "alignments3D/shift": ("iuf", (2,)),
+    "alignments3D/psize_A": ("iuf", ()), "location/micrograph_path": ("S", ()), "location/center_x_frac": ("iuf", ()),
+    "location/center_y_frac": ("iuf", ()), "location/micrograph_shape": ("iuf", (2,)),
+    **{number.field: ("iuf" if number.dtype == "<f4" else "iu", ()) for number in NUMBERS}}
+_LARGEST = {"alignments3D/split": 1}
+_WHOLE_AND_SMALL = ("blob/idx", "blob/shape", "ctf/exp_group_id", *(number.field for number in NUMBERS if number.dtype == "<u4"))
+
+
+def require_forms(path: object, fields: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError where a field that is used has another type or shape than cryoSPARC's, or values that no such field can have."""
+    for name, (kinds, shape) in FORMS.items():
+        if name not in fields:
+            continue
+        column = fields[name]
+        if column.dtype.kind not in kinds or column.shape[1:] != shape:
+            raise InputError(f"{path}: the field {name} holds {column.dtype} of shape {column.shape[1:]} per particle",
+                             f"{' or '.join(_KINDS[kind] for kind in kinds)}, shape {shape}", "export the particles from cryoSPARC again")
+        if name in _WHOLE_AND_SMALL and len(column) and not 0 <= int(column.min()) <= int(column.max()) <= _LARGEST.get(name, 2**31 - 1):
+            raise InputError(f"{path}: the field {name} goes from {column.min()} to {column.max()}",
+                             f"numbers from 0 to {_LARGEST.get(name, 2**31 - 1)}", "export the particles from cryoSPARC again")
+    if "alignments3D/pose" in fields and "alignments3D/shift" not in fields:
+        raise InputError(f"{path} has alignments3D/pose and no alignments3D/shift", "both, or neither",
+                         "give the job's passthrough file too (--passthrough), or export the particles again")
 
 
 def stack_name(path: bytes) -> str:

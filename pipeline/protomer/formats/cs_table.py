@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +44,7 @@ def read_fields(path: str | os.PathLike[str]) -> Fields:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "a readable .cs file",
                          "check the path and its permissions") from error
-    except (ValueError, TypeError, KeyError, struct.error, UnicodeDecodeError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, struct.error, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {error}", "a whole .cs file without Python objects",
                          "copy or export the file again") from error
     raise InputError(f"{path} begins with {magic!r}", "a .cs file (a NumPy array or a CSDAT stream)",
@@ -81,7 +82,10 @@ def _read_numpy(handle: BinaryIO, size: int) -> Fields:
     handle.seek(0)
     version = np.lib.format.read_magic(handle)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(handle, max_header_size=_LARGEST_HEADER)
+    try:
+        shape, _, dtype = read(handle, max_header_size=_LARGEST_HEADER)
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # MemoryError: what Python's parser says of too deep a nest
+        raise ValueError(f"its header is no description of an array ({error})") from error
     if dtype.hasobject or dtype.names is None or len(shape) != 1:
         raise ValueError(f"an array of shape {shape} and type {str(dtype)[:80]}; expected one row of fields per particle, no objects")
     if shape[0] * dtype.itemsize > size - handle.tell():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from protomer.resolution import FscSet
 
 VERSION = 1
+_TEXTS_AT_ONCE = 1024
 _TEXT = h5py.string_dtype("utf-8")
 _STACK_UNITS = {"path": "", "number": "images", "box": "pixel", "size_bytes": "byte", "mtime_ns": "nanosecond", "digest": "SHA-256"}
 _OPTICS: dict[str, tuple[str, str]] = {
@@ -75,11 +76,32 @@ def read_particles(path: str | os.PathLike[str]) -> Particles:
         listed = tuple(Stack(str(stacks["path"][i]), int(stacks["number"][i]), int(stacks["box"][i]), int(stacks["size_bytes"][i]),
                              int(stacks["mtime_ns"][i]), str(stacks["digest"][i])) for i in range(len(stacks["path"])))
         extra = {str(dataset.attrs["name"]): _values(path, dataset) for dataset in file["extra"].values()}
-        try:
-            return Particles(columns, _read_optics(path, file["optics"]), listed, bool(file.attrs["has_poses"]),
-                             _get(path, file, "operators"), extra, json.loads(file["provenance"].asstr()[()]))
-        except (ValueError, KeyError) as error:
-            raise _damaged(path, str(error)) from error
+        particles = Particles(columns, _read_optics(path, file["optics"]), listed, bool(file.attrs["has_poses"]),
+                              _get(path, file, "operators"), extra, _read_json(path, file))
+        _require_sound(path, particles)
+        return particles
+
+
+def _require_sound(path: str | os.PathLike[str], particles: Particles) -> None:
+    """Raise InputError where rows point to stacks or optics groups that are not there, or tables have other lengths or shapes."""
+    for name, number in (("stack", len(particles.stacks)), ("optics", len(particles.optics_groups))):
+        column = particles.columns[name]
+        if len(column) and not (0 <= column.min() and column.max() < number):
+            raise _damaged(path, f"column {name} holds {column.min()} to {column.max()}, and there are {number}")
+    uneven = [name for name, column in particles.extra.items() if column.shape[:1] != (len(particles),)]
+    if uneven or particles.operators.shape[1:] != (3, 3) or not np.isfinite(particles.operators).all():
+        raise _damaged(path, f"the column {uneven[0]!r} has another length" if uneven else "operators are no rotation matrices")
+    for group in particles.optics_groups:
+        if not (0 < group.pixel_size_A < np.inf and group.box >= 0):
+            raise _damaged(path, f"optics group {group.name!r} has pixel size {group.pixel_size_A} and box {group.box}")
+
+
+def _read_json(path: str | os.PathLike[str], file: h5py.File) -> dict[str, Any]:
+    """The mapping in `provenance`."""
+    value = json.loads(str(_get(path, file, "provenance")[()]))
+    if not isinstance(value, dict):
+        raise _damaged(path, "provenance is no mapping")
+    return value
 
 
 def _write_optics(group: h5py.Group, optics: tuple[OpticsGroup, ...]) -> None:
@@ -129,15 +151,13 @@ def write_map_record(path: str | os.PathLike[str], record: MapRecord) -> None:
 def read_map_record(path: str | os.PathLike[str]) -> MapRecord:
     """Read volume.h5. Raises InputError for another kind of file or a damaged one."""
     with _opened(path, "protomer volume") as file:
-        try:
-            volumes = {name: Volume(_values(path, file[name]), float(file[name].attrs["voxel_size_A"]))
-                       for name in _VOLUMES if name in file}
-            fsc = _read_fsc(path, file["fsc"]) if "fsc" in file else None
-            return MapRecord(Halves(volumes["half_a"], volumes["half_b"]), volumes["map"], volumes.get("sharpened"),
-                             volumes.get("refinement_mask"), volumes.get("fsc_mask"), fsc,
-                             str(file.attrs["symmetry"]), json.loads(file["provenance"].asstr()[()]))
-        except (ValueError, KeyError) as error:
-            raise _damaged(path, str(error)) from error
+        volumes = {name: Volume(_values(path, file[name]), float(file[name].attrs["voxel_size_A"])) for name in _VOLUMES if name in file}
+        unfit = [name for name, volume in volumes.items() if not np.isfinite(volume.data).all()]
+        if unfit:
+            raise _damaged(path, f"{unfit[0]} holds voxels that are NaN or infinite")
+        fsc = _read_fsc(path, file["fsc"]) if "fsc" in file else None
+        return MapRecord(Halves(volumes["half_a"], volumes["half_b"]), volumes["map"], volumes.get("sharpened"),
+                         volumes.get("refinement_mask"), volumes.get("fsc_mask"), fsc, str(file.attrs["symmetry"]), _read_json(path, file))
 
 
 def _write_fsc(group: h5py.Group, fsc: FscSet) -> None:
@@ -169,24 +189,30 @@ def read_any_volume(path: str | os.PathLike[str], voxel_size_A: float | None = N
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
-    """The file, open for reading and of the right kind."""
+    """The file, open for reading, of the right kind, and with nothing in it that lies in another file.
+
+    What the library or a conversion says of a damaged file while the block reads it becomes an InputError that names the file.
+    """
     job = "protomer import" if kind == "protomer particles" else "protomer refine or reconstruct"
     if not Path(path).is_file():
         raise InputError(f"{path} is not a file", f"a {kind} file", f"give the path of one, as {job} writes it")
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            found = str(file.attrs.get("format"))
+            if found != kind:
+                words = {"protomer particles": "particles", "protomer volume": "a volume"}
+                raise InputError(f"{path} holds {words.get(found, 'something else')}", f"a file with {words[kind]}",
+                                 f"give a file that {job} wrote")
+            if int(file.attrs.get("version", 0)) > VERSION:
+                raise InputError(f"{path} is {kind!r}, version {file.attrs.get('version')}", f"version {VERSION} or lower",
+                                 "use the newer Protomer that wrote it")
+            if file.id.links.visit(lambda _, info: True if info.type != h5py.h5l.TYPE_HARD else None, info=True):
+                raise _damaged(path, "it holds links to elsewhere")
+            yield file
+    except InputError as error:
+        raise error.within(path) from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _damaged(path, str(error)) from error
-    with file:
-        found = file.attrs.get("format")
-        if found != kind:
-            words = {"protomer particles": "particles", "protomer volume": "a volume"}
-            raise InputError(f"{path} holds {words.get(found, 'something else')}", f"a file with {words[kind]}",
-                             f"give a file that {job} wrote")
-        if int(file.attrs.get("version", 0)) > VERSION:
-            raise InputError(f"{path} is {kind!r}, version {file.attrs.get('version')}", f"version {VERSION} or lower",
-                             "use the newer Protomer that wrote it")
-        yield file
 
 
 def _put(group: h5py.Group, name: str, data: np.ndarray | str, units: str, description: str) -> h5py.Dataset:
@@ -209,13 +235,32 @@ def _get(path: str | os.PathLike[str], file: h5py.File, name: str) -> np.ndarray
 
 def _values(path: str | os.PathLike[str], dataset: h5py.Dataset) -> np.ndarray:
     """All values; a dataset whose storage does not hold what its shape claims is refused before memory is asked for."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise _damaged(path, f"{dataset.name} is no dataset with its own values")
     stored = dataset.id.get_storage_size()
     if not dataset.size * dataset.dtype.itemsize <= stored <= os.path.getsize(path):
         raise _damaged(path, f"{dataset.name} claims shape {dataset.shape} and stores {stored} bytes")
     if h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O":
-        return np.array(dataset.asstr()[...], object)
+        return _texts(path, dataset)
+    if dataset.dtype.kind not in "iufbS":
+        raise _damaged(path, f"{dataset.name} holds values of the type {dataset.dtype}")
     values = np.asarray(dataset[...])
     return values.astype(np.dtype(values.dtype.str)) if values.dtype.metadata else values  # plain bytes, without h5py's note on them
+
+
+def _texts(path: str | os.PathLike[str], dataset: h5py.Dataset) -> np.ndarray:
+    """All texts, some at a time: many elements may claim one long text, and together more than the file."""
+    texts = dataset.asstr()
+    if dataset.ndim != 1:
+        return np.array(texts[()], object)
+    found, room = np.empty(len(dataset), object), os.path.getsize(path)
+    for first in range(0, len(found), _TEXTS_AT_ONCE):
+        part = texts[first:first + _TEXTS_AT_ONCE]
+        found[first:first + len(part)] = part
+        room -= sum(map(len, part))
+        if room < 0:
+            raise _damaged(path, f"{dataset.name} claims more text than the file holds")
+    return found
 
 
 def _require_dtype(path: str | os.PathLike[str], name: str, column: np.ndarray, dtype: str) -> np.ndarray:

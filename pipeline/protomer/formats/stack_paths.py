@@ -35,7 +35,7 @@ class StackSearch:
     def find(self, name: str) -> Path | None:
         """The file that a name of the table means, or None."""
         candidates = [Path(name)] if os.path.isabs(name) else [folder / name for folder in self.folders]
-        return next((Path(os.path.normpath(path)) for path in candidates if path.is_file()), None)
+        return next((Path(os.path.normpath(path)) for path in candidates if os.path.isfile(path)), None)
 
 
 def open_stacks(names: Sequence[str], search: StackSearch) -> tuple[Stack, ...]:

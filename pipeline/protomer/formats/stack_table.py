@@ -28,16 +28,19 @@ def read_stack_particles(path: str | os.PathLike[str], ctf: str | os.PathLike[st
     with StackReader(path) as reader:
         stack = Stack(str(Path(path).absolute()), reader.number, reader.box, reader.size_bytes, reader.mtime_ns, reader.digest())
         pixel = pixel_size_A if pixel_size_A is not None else reader.pixel_size_A
+        if ctf is None and reader.number_whole < reader.number:
+            raise InputError(f"{path} announces {reader.number} images and holds {reader.number_whole} whole ones", "a whole stack",
+                             "copy the stack again: it is truncated")
     if not pixel > 0:
         raise InputError(f"{path} says no pixel size", "a pixel size above 0 Å", "give it with --set pixel_size=1.31A")
     lines = _lines(Path(ctf), stack.number) if ctf is not None else [{} for _ in range(stack.number)]
     columns = empty_columns(len(lines))
-    columns["stack_index"][:] = [int(_number(ctf, i, line, "image", i + 1)) - 1 for i, line in enumerate(lines)]
-    outside = np.flatnonzero((columns["stack_index"] < 0) | (columns["stack_index"] >= stack.number))
+    image = np.array([_number(ctf, i, line, "image", i + 1) for i, line in enumerate(lines)], np.float64)
+    outside = np.flatnonzero(~((image >= 1) & (image <= stack.number) & (image == np.rint(image))))
     if len(outside):
-        image = int(columns["stack_index"][outside[0]]) + 1
-        raise InputError(f"line {outside[0] + 2} of {ctf} names image {image}; {path} holds {stack.number}",
+        raise InputError(f"line {outside[0] + 2} of {ctf} names image {image[outside[0]]:g}; {path} holds {stack.number}",
                          "image numbers between 1 and the number of images", "check that table and stack belong together")
+    columns["stack_index"][:] = image - 1
     for name, (ours, factor) in _ROW_NUMBERS.items():
         columns[ours][:] = [factor * _number(ctf, i, line, name, 0.0) for i, line in enumerate(lines)]
     columns["micrograph"][:] = [line.get("micrograph") or "" for line in lines]

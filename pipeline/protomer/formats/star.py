@@ -18,7 +18,7 @@ from protomer.errors import InputError
 from protomer.formats import star_columns as tags
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.formats.star_export import write_star_particles
-from protomer.formats.star_text import Columns, as_column, numbers, read_blocks
+from protomer.formats.star_text import Columns, as_column, numbers, read_blocks, whole_numbers
 from protomer.image_uids import image_uids
 from protomer.particles import OpticsGroup, Particles, empty_columns
 
@@ -60,7 +60,10 @@ def read_star_particles(path: str | os.PathLike[str], pixel_size_A: float | None
     if not keep_halves:
         columns["half"][:] = -1
     has_poses = _fill_poses(path, table, columns, groups, rows)
-    return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
+    try:
+        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
+    except InputError as error:
+        raise error.within(path) from error
 
 
 def _particle_block(path: Path, blocks: dict[str, Columns]) -> Columns:
@@ -100,16 +103,16 @@ def _optics_rows(path: Path, blocks: dict[str, Columns], table: Columns) -> tupl
         _, first, inverse = np.unique(stacked, return_index=True, return_inverse=True)
         return [{tag: bytes(table[tag][i]) for tag in own} for i in first], inverse
     optics = blocks["optics"]
-    count = len(next(iter(optics.values())))
-    listed = optics.get("rlnOpticsGroup", as_column([str(i + 1) for i in range(count)]))
-    wanted = table.get("rlnOpticsGroup", np.repeat(listed[:1], n))
-    position = {int(number): i for i, number in enumerate(listed)}
-    unknown = sorted({int(w) for w in wanted} - set(position))
-    if unknown or len(position) < count:
-        raise InputError(f"{path}: optics groups {unknown or listed.tolist()}", f"those of data_optics, each once: {sorted(position)}",
+    count = len(next(iter(optics.values()), ()))
+    listed = whole_numbers(path, "rlnOpticsGroup", optics.get("rlnOpticsGroup", as_column([str(i + 1) for i in range(count)]))).tolist()
+    wanted = whole_numbers(path, "rlnOpticsGroup", table["rlnOpticsGroup"]).tolist() if "rlnOpticsGroup" in table else listed[:1] * n
+    position = {number: i for i, number in enumerate(listed)}
+    unknown = sorted(set(wanted) - set(position))
+    if unknown or len(position) < count or (n and not count):
+        raise InputError(f"{path}: optics groups {unknown or listed}", f"those of data_optics, each once: {sorted(position)}",
                          "repair the optics table")
     rows = [{tag: bytes(column[i]) for tag, column in optics.items()} for i in range(count)]
-    return rows, np.array([position[int(w)] for w in wanted], int)
+    return rows, np.array([position[w] for w in wanted], int)
 
 
 def _require_plain_images(path: Path, row: dict[str, bytes]) -> None:
@@ -120,7 +123,7 @@ def _require_plain_images(path: Path, row: dict[str, bytes]) -> None:
 
 
 def _announced_box(path: Path, row: dict[str, bytes]) -> int:
-    return int(_number(path, row, "rlnImageSize") or 0)
+    return int(whole_numbers(path, "rlnImageSize", np.array([row["rlnImageSize"]]))[0]) if "rlnImageSize" in row else 0
 
 
 def _number(path: Path, row: dict[str, bytes], tag: str) -> float | None:
@@ -138,7 +141,7 @@ def file_pixel_size(path: Path, row: dict[str, bytes]) -> float | None:
 
 def _group(path: Path, name: str, row: dict[str, bytes], box: int, pixel_size_A: float | None, has_ctf: bool) -> OpticsGroup:
     pixel = pixel_size_A if pixel_size_A is not None else file_pixel_size(path, row)
-    if pixel is None or not pixel > 0:
+    if pixel is None or not 0 < pixel < np.inf:
         raise InputError(f"{path}: optics group {name} has {'no pixel size' if pixel is None else f'pixel size {pixel}'}",
                          "a pixel size above 0 Å", "give it with --set pixel_size=1.31A")
     given = dict(row)
@@ -155,16 +158,32 @@ def _group(path: Path, name: str, row: dict[str, bytes], box: int, pixel_size_A:
     values = {n.tag: n.factor * (_number(path, given, n.tag) or 0.0) for n in tags.OPTICS_NUMBERS if n.tag in given}
     extra: dict[str, Any] = {tag: text.decode("utf-8", "replace") for tag, text in row.items()}
     magnification = tuple(values.get(f"rlnMagMat{ij}", 1.0 if ij in ("00", "11") else 0.0) for ij in ("00", "01", "10", "11"))
-    zernike = {ours: tags.split_zernike(row[tag].decode()) if tag in row else () for tag, ours in tags.ZERNIKES.items()}
+    zernike = {ours: _coefficients(path, tag, row[tag]) if tag in row else () for tag, ours in tags.ZERNIKES.items()}
     return OpticsGroup(name, values["rlnVoltage"], values["rlnSphericalAberration"], values["rlnAmplitudeContrast"], float(pixel), box,
                        (values.get("rlnBeamTiltX", 0.0), values.get("rlnBeamTiltY", 0.0)), zernike["odd_zernike"], zernike["even_zernike"],
                        (magnification[0], magnification[1], magnification[2], magnification[3]), extra)
 
 
+def _coefficients(path: Path, tag: str, text: bytes) -> tuple[float, ...]:
+    try:
+        found = tags.split_zernike(text.decode())
+    except ValueError:
+        found = (np.nan,)
+    if not np.isfinite(found).all():
+        raise InputError(f"{path}: {tag} is {text.decode('utf-8', 'replace')!r}", "coefficients as in [0.1,0,-0.2]",
+                         "correct the optics table")
+    return found
+
+
 def _fill_numbers(path: Path, table: Columns, columns: dict[str, np.ndarray]) -> None:
     for number in tags.NUMBERS:
         if number.tag in table:
-            number.of(columns)[...] = number.ours(numbers(path, number.tag, table[number.tag]))
+            read = whole_numbers if number.is_integer else numbers
+            values, column = number.ours(read(path, number.tag, table[number.tag])), number.of(columns)
+            if number.is_integer and (values != values.astype(column.dtype)).any():
+                raise InputError(f"{path}: {number.tag} goes from {values.min() - number.offset:g} to {values.max() - number.offset:g}",
+                                 "1 or 2" if number.column == "half" else "small whole numbers", "correct the table")
+            column[...] = values
     if "rlnMicrographName" in table:
         columns["micrograph"][:] = [v.decode("utf-8", "replace") for v in table["rlnMicrographName"].tolist()]
     if (columns["ctf_bfactor_A2"] < 0).any():
@@ -175,6 +194,10 @@ def _fill_numbers(path: Path, table: Columns, columns: dict[str, np.ndarray]) ->
 def _fill_poses(path: Path, table: Columns, columns: dict[str, np.ndarray], groups: list[OpticsGroup],
                 rows: list[dict[str, bytes]]) -> bool:
     """Rotations and shifts where the table has them; whether it has poses (all three angles, not all zero)."""
+    for pair in (tags.ORIGINS_A, tags.ORIGINS_PX):
+        if len(set(pair) & set(table)) == 1:
+            raise InputError(f"{path} has {' and '.join(set(pair) & set(table))} alone", f"both {' and '.join(pair)}, or neither",
+                             "add the other column")
     if tags.ORIGINS_A[0] in table:
         shift = np.stack([numbers(path, tag, table[tag]) for tag in tags.ORIGINS_A], axis=1)
         said = [file_pixel_size(path, row) or group.pixel_size_A for row, group in zip(rows, groups, strict=True)]

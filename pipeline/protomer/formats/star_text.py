@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,21 +22,25 @@ def read_blocks(path: str | os.PathLike[str]) -> dict[str, Columns]:
 
     try:
         document = cif.read_file(os.fspath(path))
+        return {block.name.strip(): _columns(path, block) for block in document}
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read as STAR: {error}", "a readable STAR file", "check the path and the file") from error
-    blocks: dict[str, Columns] = {}
-    for block in document:
-        columns: Columns = {}
-        for item in block:
-            if item.loop is not None:
-                width, values = item.loop.width(), item.loop.values
-                for i, tag in enumerate(item.loop.tags):
-                    columns[tag.lstrip("_")] = _as_bytes([cif.as_string(v) for v in values[i::width]])
-            elif item.pair is not None:
-                columns[item.pair[0].lstrip("_")] = _as_bytes([cif.as_string(item.pair[1])])
-        _require_even(path, block.name, columns)
-        blocks[block.name.strip()] = columns
-    return blocks
+
+
+def _columns(path: str | os.PathLike[str], block: Any) -> Columns:
+    """The columns of one block, of loops and single values alike."""
+    from gemmi import cif
+
+    columns: Columns = {}
+    for item in block:
+        if item.loop is not None:
+            width, values = item.loop.width(), item.loop.values
+            for i, tag in enumerate(item.loop.tags):
+                columns[tag.lstrip("_")] = _as_bytes([cif.as_string(v) for v in values[i::width]])
+        elif item.pair is not None:
+            columns[item.pair[0].lstrip("_")] = _as_bytes([cif.as_string(item.pair[1])])
+    _require_even(path, block.name, columns)
+    return columns
 
 
 def write_blocks(path: str | os.PathLike[str], blocks: Mapping[str, Columns]) -> None:
@@ -58,6 +63,16 @@ def numbers(path: str | os.PathLike[str], tag: str, column: np.ndarray) -> np.nd
         bad = next(i for i, value in enumerate(column) if not _is_number(value))
         raise InputError(f"{path}: {tag} of row {bad + 1} is {column[bad].decode('utf-8', 'replace')!r}", "a number",
                          "correct the table") from None
+
+
+def whole_numbers(path: str | os.PathLike[str], tag: str, column: np.ndarray) -> np.ndarray:
+    """A column as int64. Raises InputError where a value is no whole number, or one of more than 31 bits."""
+    values = numbers(path, tag, column)
+    bad = np.flatnonzero(~(np.abs(values) < 2**31) | (values != np.rint(values)))
+    if len(bad):
+        raise InputError(f"{path}: {tag} of row {bad[0] + 1} is {column[bad[0]].decode('utf-8', 'replace')!r}", "a whole number",
+                         "correct the table")
+    return values.astype(np.int64)
 
 
 def as_column(texts: Sequence[str]) -> np.ndarray:

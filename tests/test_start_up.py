@@ -1,0 +1,64 @@
+"""A second run of a job finds every kernel compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refinement_runs import environment, refine_words
+
+#: a `protomer` that says at its end how many functions Numba compiled
+COUNTING = """
+import atexit, sys
+from protomer.environment import prepare_environment
+prepare_environment(1)
+from numba.core import event
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+atexit.register(lambda: print("COMPILED", sum(e.is_start for _, e in compiled.buffer), file=sys.stderr))
+from protomer.command_line import main
+sys.exit(main())
+"""
+
+
+def compilations(*words: object) -> int:
+    """How many functions were compiled while `protomer WORDS` ran in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", COUNTING, *map(str, words), "--threads", "1"], env=environment(), capture_output=True,
+                          text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.rpartition("COMPILED ")[2])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every job, once."""
+    folder = tmp_path_factory.mktemp("first")
+    for words in commands(folder, ""):
+        compilations(*words)
+    return folder
+
+
+def commands(folder: Path, run: str) -> list[list[object]]:
+    """A command for every job that computes; those of a later run take the first one's files."""
+    sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
+    output = {name: folder / f"{name}{run}" for name in ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask")}
+    return [["simulate", "--output", output["simulated"], *sets],
+            ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
+            refine_words(folder, output["refined"]),
+            ["reconstruct", "--particles", folder / "refined", "--output", output["reconstructed"]],
+            ["postprocess", "--volume", folder / "refined", "--output", output["postprocessed"]],
+            ["mask", "--volume", folder / "refined", "--output", output["mask"]]]
+
+
+def test_a_second_run_of_a_job_compiles_nothing(finished: Path) -> None:
+    again = commands(finished, "_again")
+    assert {str(words[0]): compilations(*words) for words in again} == {str(words[0]): 0 for words in again}
+
+
+def test_a_run_with_an_empty_cache_is_seen_to_compile(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", os.fspath(tmp_path))
+    assert compilations("reconstruct", "--particles", finished / "refined", "--output", tmp_path / "reconstructed") > 0
