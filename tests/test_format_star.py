@@ -231,7 +231,7 @@ def test_an_optics_group_without_particles_and_lists_without_numbers_are_kept(tm
     ("rlnOddZernike", "[1,2,3]", "3 odd Zernike coefficients"),
     ("rlnEvenZernike", "[1,2,3,4,5]", "5 even Zernike coefficients"),
     ("rlnEvenZernike", "[1,2,,4]", "numbers as in"),
-    ("rlnOddZernike", "[1,nan]", "no finite numbers"),
+    ("rlnOddZernike", "[1,nan]", "coefficients as in"),
     ("rlnBeamTiltX", "inf", "no finite numbers"),
     ("rlnMagMat00", "0", "which stretches by"),
 ])

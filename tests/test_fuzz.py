@@ -46,7 +46,7 @@ OPTICS = {
     "rlnImageDimensionality": 2,
     "rlnBeamTiltX": 0.1,
     "rlnBeamTiltY": -0.1,
-    "rlnOddZernike": "[0,0.1,0.2]",
+    "rlnOddZernike": "[0,0.1]",
     "rlnEvenZernike": "[0.5]",
     "rlnMagMat00": 1,
     "rlnMagMat01": 0,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 class ProtomerError(Exception):
     """Base of all errors that Protomer raises on purpose."""
@@ -68,3 +69,12 @@ class Stopped(ProtomerError):
 
 class StorageError(ProtomerError):
     """The disk refused a write (full, or no permission); no half-written output was left."""
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An InputError that is raised inside says which file it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise error.within(path) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protomer.errors import InputError
+from protomer.errors import InputError, naming
 from protomer.formats.cs_aberrations import CsAberrations
 from protomer.formats.cs_export import write_cs_particles
 from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coordinates, require_forms, rotation_from_poses, stack_name
@@ -61,7 +61,8 @@ def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLi
     for i, row in enumerate(rows):
         used = np.unique(columns["stack"][columns["optics"] == i])
         box = common_box(stacks, used, int(fields["blob/shape"][row][0]) if "blob/shape" in fields else 0, str(i + 1))
-        groups.append(_group(path, fields, row, i, box, pixel_size_A))
+        with naming(path):
+            groups.append(_group(path, fields, row, i, box, pixel_size_A))
     _fill(path, fields, columns)
     if not keep_halves:
         columns["half"][:] = -1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.errors import InputError
+from protomer.errors import InputError, naming
 from protomer.formats import star_columns as tags
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.formats.star_export import write_star_particles
@@ -55,15 +55,14 @@ def read_star_particles(path: str | os.PathLike[str], pixel_size_A: float | None
         used = np.unique(columns["stack"][columns["optics"] == i])
         name = row.get("rlnOpticsGroupName", f"opticsGroup{i + 1}".encode()).decode()
         box = common_box(stacks, used, _announced_box(path, row), name)
-        groups.append(_group(path, name, row, box, pixel_size_A, "rlnDefocusU" in table))
+        with naming(path):
+            groups.append(_group(path, name, row, box, pixel_size_A, "rlnDefocusU" in table))
     _fill_numbers(path, table, columns)
     if not keep_halves:
         columns["half"][:] = -1
     has_poses = _fill_poses(path, table, columns, groups, rows)
-    try:
+    with naming(path):
         return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
-    except InputError as error:
-        raise error.within(path) from error
 
 
 def _particle_block(path: Path, blocks: dict[str, Columns]) -> Columns:
