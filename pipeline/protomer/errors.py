@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+
 class ProtomerError(Exception):
     """Base of all errors that Protomer raises on purpose."""
 
