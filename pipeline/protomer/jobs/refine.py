@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,28 +10,30 @@ import numpy as np
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError
 from protomer.events import Events
-from protomer.expectation import Batch, Model, PoseTable, fold_count, make_batches, share_of_batches
+from protomer.expectation import Model, PoseTable, fold_count, make_batches, share_of_batches
 from protomer.finishing import measure_maps, warn_of_resolution, write_maps
-from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.grey_scale import calibrate
 from protomer.half_sets import warn_of_small_halves
 from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
-from protomer.job_run import Inputs, JobRun, Plan
+from protomer.job_run import Inputs, JobRun
 from protomer.joining import join_shell
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
 from protomer.refinement import iterate, reconstruct_halves, survey_images
+from protomer.refinement_checkpoint import resume, save
+from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
 from protomer.refinement_setup import MASK_FRACTION, Masking, Setup, State
-from protomer.schedule import GRID_RADII, GRID_ROTATIONS, Band
+from protomer.schedule import Band
 from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
 from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
-from protomer_kernels.rotations import shift_grid
+
+__all__ = ["plan", "run"]
 
 MANY_EMPTY = 0.05
 
@@ -176,36 +177,6 @@ def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
     )
 
 
-def save(state: State, job: JobRun) -> None:
-    """Checkpoint after an iteration."""
-    columns = {name: getattr(state.poses, name) for name in PoseTable.__dataclass_fields__}
-    band = {f"band_{name}": getattr(state.band, name) for name in Band.__dataclass_fields__}
-    maps = {f"map_{half}_{fold}": volume for (half, fold), volume in state.model.maps.items()}
-    job.checkpoint.save(
-        {
-            **columns,
-            **band,
-            **maps,
-            "noise": state.model.noise,
-            "agreed": state.agreed,
-            "insertion_radius": state.model.insertion_radius,
-            "history": json.dumps(state.history),
-        }
-    )
-
-
-def resume(setup: Setup, job: JobRun) -> State | None:
-    """The state of the last checkpoint, if there is one."""
-    saved = job.checkpoint.load()
-    if saved is None:
-        return None
-    band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
-    maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
-    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
-    poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
-    return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
-
-
 def finish(
     setup: Setup, state: State, maps: tuple[Halves[np.ndarray], np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun
 ) -> dict[str, Any]:
@@ -263,41 +234,3 @@ def posed(setup: Setup, state: State, job: JobRun) -> Particles:
         class_posterior=state.poses.presence,
     )
     return replace(posed, has_poses=True, provenance=dict(job.provenance))
-
-
-def work_of(settings: RefineSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
-    """What decides the memory of the rank with these batches."""
-    keys, own = {batch.key for batch in batches}, [batches[n] for n in numbers]
-    return Work(
-        sum(len(batch.rows) for batch in own),
-        box,
-        len(keys),
-        len({batch.key for batch in own}),
-        settings.half_precision,
-        threads,
-        GRID_ROTATIONS[-1],
-        GRID_RADII[-1],
-        len(shift_grid(box / 16, box / 32)),
-    )
-
-
-def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> Plan:
-    """Memory of the rank that needs most; time from the number of images, at measured rates."""
-    particles = read_particles(inputs.particles)
-    operators(inputs.symmetry, inputs.axes)  # refuses a group that does not exist, as the run would
-    box = settings.box or common_frame(particles)[0]
-    radius = largest_radius(box)
-    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
-    batches = make_batches(particles, folds, settings.seed)
-    works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
-    most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
-    half = most.image_bytes + replace(most, reach=Band.at(box, radius // 2).at_limit.insertion_radius).refinement_bytes
-    return Plan(
-        most.image_bytes + most.refinement_bytes,
-        40 * box**3 + 2000 * len(particles),
-        15 + len(particles) * len(HalfPlane(box, radius)) * 1e-5 / (ranks * threads),
-        (
-            f"{most.image_bytes / 1e9:.2f} GB of it are prepared images; where memory is short they stream from the node's disk",
-            f"memory is for a map that resolves to the pixel size; half of that resolution would take {half / 1e9:.2f} GB",
-        ),
-    )

@@ -1,0 +1,40 @@
+"""A refinement's state, to and from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+from protomer.expectation import Model, PoseTable
+from protomer.job_run import JobRun
+from protomer.refinement_setup import Setup, State
+from protomer.schedule import Band
+
+
+def save(state: State, job: JobRun) -> None:
+    """Checkpoint after an iteration."""
+    columns = {name: getattr(state.poses, name) for name in PoseTable.__dataclass_fields__}
+    band = {f"band_{name}": getattr(state.band, name) for name in Band.__dataclass_fields__}
+    maps = {f"map_{half}_{fold}": volume for (half, fold), volume in state.model.maps.items()}
+    job.checkpoint.save(
+        {
+            **columns,
+            **band,
+            **maps,
+            "noise": state.model.noise,
+            "agreed": state.agreed,
+            "insertion_radius": state.model.insertion_radius,
+            "history": json.dumps(state.history),
+        }
+    )
+
+
+def resume(setup: Setup, job: JobRun) -> State | None:
+    """The state of the last checkpoint, if there is one."""
+    saved = job.checkpoint.load()
+    if saved is None:
+        return None
+    band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
+    maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
+    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
+    poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
+    return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
