@@ -84,7 +84,7 @@ def iterate(setup: Setup, state: State) -> State:
         poses = replace(poses, weight=(np.arange(poses.weight.shape[1]) == 0) * np.ones_like(poses.weight))
     noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
-    maps, curve = _maximise(setup, totals, share.scale, band)
+    maps, curve = maximise(setup, totals, share.scale, band)
     resolved = min(first_shell_below(curve), model.insertion_radius)
     turn_deg = turns_deg(state.poses, poses, model.operators)
     agreed = np.where(context.search_again, np.where(turn_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
@@ -157,7 +157,7 @@ def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np
     return model.noise * np.maximum(ratio, 1e-6), fit
 
 
-def _maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
+def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
     """References of the next iteration, and the FSC of the unregularised half maps in a sphere."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     halves, join_shell = half_totals(totals), min(setup.join_shell, band.insertion_radius)

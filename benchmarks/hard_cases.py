@@ -1,0 +1,131 @@
+"""Hard simulated cases: what a refinement loses, against what the same search loses where the map comes from true poses.
+
+python benchmarks/hard_cases.py [--share 1.0] [--threads 1]
+
+`dim`: 4,000 images whose signal over noise is 0.04 in the particle's disc (0.02 over the whole image), from 40 A. `realistic`: 5,000
+images with uneven views, contrast spread, unknown envelopes, coloured noise, defocus errors and 10 % junk, from 35 A. The last columns are
+the limit that expectation-maximisation could reach: one search of all images against half maps made from true poses, junk left out.
+--share makes the sets smaller. CPU seconds are those of the refinement alone, as the operating system counts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from accuracy import protomer
+
+from protomer.expectation import Model, PoseTable, insert_poses, insertion_scale, make_batches
+from protomer.formats.hdf5 import read_map_record, read_particles
+from protomer.formats.mrc import read_volume
+from protomer.images import ImageStore, common_frame, contrast_transfer, whiten
+from protomer.progress import show_progress
+from protomer.ranks import Team
+from protomer.refinement import iterate, maximise, survey_images
+from protomer.refinement_setup import Masking, Setup, State
+from protomer.resolution import first_crossing
+from protomer.schedule import Band
+from protomer.simulation_files import read_truth
+from protomer.truth import PoseErrors, pose_errors, truth_fsc
+from protomer.volumes import Volume
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.insertion import empty_accumulator
+
+FOLDS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A simulated set."""
+
+    name: str
+    number: int
+    box: int
+    pixel_A: float
+    snr: float
+    start_A: float
+    realistic: bool
+
+
+CASES = (Case("dim", 4000, 64, 3.5, 0.04, 40.0, False), Case("realistic", 5000, 72, 3.0, 0.06, 35.0, True))
+
+
+def errors_of(rotation: np.ndarray, shift_A: np.ndarray, folder: Path, rows: np.ndarray) -> PoseErrors:
+    """Of the images that hold the particle."""
+    truth = read_truth(folder / "simulated/truth.h5").take(rows)
+    real = truth.junk == 0
+    return pose_errors(rotation[real], shift_A[real], truth.rotation[real], truth.shift_A[real])
+
+
+def limit(folder: Path) -> PoseErrors:
+    """One search of all images against half maps from true poses, cross-fitted as in a refinement."""
+    particles = read_particles(folder / "imported/particles.h5")
+    truth = read_truth(folder / "simulated/truth.h5").take(particles.stack_index)
+    box, pixel_A = common_frame(particles)
+    plane, number = HalfPlane(box, largest_radius(box)), len(particles)
+    batches = make_batches(particles, FOLDS, 0)
+    store = ImageStore(particles, plane, [b.rows for b in batches])
+    setup = Setup(particles, store, batches, range(len(batches)), Team(), np.eye(3)[None], pixel_A, round(box * pixel_A / 20.0), box / 16,
+                  True, 0, 1, lambda label, total: show_progress(label, total, False), np.zeros((1, 1)), Masking("dynamic"))
+    noise, largest = survey_images(setup, len(particles.optics_groups))
+    setup = replace(setup, largest=largest)
+    true = PoseTable(truth.rotation[:, None], truth.shift_A[:, None] / pixel_A, (truth.junk == 0)[:, None] * 1.0, np.zeros(number),
+                     np.zeros((number, 15)), np.zeros(number))
+    nothing = replace(PoseTable.empty(number), log_likelihood=np.zeros(number))
+    for _ in range(2):  # the second time with the noise that these maps leave
+        model = Model({}, noise, setup.operators, plane.radius)
+        scale, weights = insertion_scale(setup.largest, particles, model), model.root_weight(plane, len(plane))
+        sums = {key: empty_accumulator(plane.radius) for key in setup.keys}
+        for n, crops in setup.store.stream(setup.numbers):
+            rows = batches[n].rows
+            transfer = contrast_transfer(particles, rows, plane, len(plane), pixel_A)
+            insert_poses(whiten(crops, transfer, weights[particles.optics[rows]]), true.take(rows), plane, setup.operators, scale, 1,
+                         sums[batches[n].key])
+        maps, curve = maximise(setup, sums, scale, Band(box, plane.radius, plane.radius))
+        resolved = int(np.argmax(curve < 0.143)) or plane.radius
+        band = Band(box, plane.radius - 1, min(resolved + 2, plane.radius - 1), iteration=5)
+        model = Model(maps, noise, setup.operators, band.insertion_radius)
+        found = iterate(setup, State(band, model, nothing, np.zeros(number, np.int64)))
+        noise = found.model.noise
+    return errors_of(found.poses.rotation[:, 0], found.poses.shift_px[:, 0] * pixel_A, folder, particles.stack_index)
+
+
+def measure(case: Case, share: float, threads: int, folder: Path) -> str:
+    """A row of the table."""
+    sets = {"number": round(case.number * share), "box": case.box, "pixel_size": case.pixel_A, "snr": case.snr,
+            "start_low_pass": case.start_A, "realistic": "on" if case.realistic else "off"}
+    words = [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
+    protomer("simulate", "--output", folder / "simulated", *words)
+    protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
+    refine = ("refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc", "--set",
+              f"initial_low_pass={case.start_A}", "--threads", threads)
+    protomer(*refine, "--output", folder / "compiled", "--set", "max_alignment_resolution=30A")
+    cost = protomer(*refine, "--output", folder / "refined")
+    particles, record = read_particles(folder / "refined/particles.h5"), read_map_record(folder / "refined/volume.h5")
+    errors, best = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index), limit(folder)
+    mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, record.map.voxel_size_A)
+    curve = truth_fsc(mean, read_volume(folder / "simulated/map.mrc"), errors.motion, record.fsc_mask)
+    assert record.fsc is not None
+    return (f"| {case.name} | {sets['number']} | {cost.cpu_s:.0f} | {record.fsc.shell_at('corrected', 0.143):.1f} | "
+            f"{first_crossing(curve, 0.5):.1f} | {largest_radius(case.box)} | {np.median(errors.angle_deg):.2f} | {100 * errors.lost():.1f} | "
+            f"{np.median(best.angle_deg):.2f} | {100 * best.lost():.1f} |")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    print("| case | images | CPU s | shells reported | shells true | of | median deg | lost % | limit: median deg | limit: lost % |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as name:
+            print(measure(case, chosen.share, chosen.threads, Path(name)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
