@@ -109,9 +109,9 @@ def measure(case: Case, share: float, threads: int, folder: Path) -> str:
     mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, record.map.voxel_size_A)
     curve = truth_fsc(mean, read_volume(folder / "simulated/map.mrc"), errors.motion, record.fsc_mask)
     assert record.fsc is not None
-    return (f"| {case.name} | {sets['number']} | {cost.cpu_s:.0f} | {record.fsc.shell_at('corrected', 0.143):.1f} | "
-            f"{first_crossing(curve, 0.5):.1f} | {largest_radius(case.box)} | {np.median(errors.angle_deg):.2f} | {100 * errors.lost():.1f} | "
-            f"{np.median(best.angle_deg):.2f} | {100 * best.lost():.1f} |")
+    shells = f"{record.fsc.shell_at('corrected', 0.143):.1f} | {first_crossing(curve, 0.5):.1f} | {largest_radius(case.box)}"
+    poses = " | ".join(f"{np.median(e.angle_deg):.2f} | {100 * e.lost():.1f}" for e in (errors, best))
+    return f"| {case.name} | {sets['number']} | {cost.cpu_s:.0f} | {shells} | {poses} |"
 
 
 def main() -> None:
