@@ -14,8 +14,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from protomer.environment import prepare_environment
 prepare_environment(1)
 
 import numpy as np  # noqa: E402
+from kernels import REPEATS, cpu_seconds  # noqa: E402
 
 from protomer.alignment import Reference, Search, refine_modes, search_globally  # noqa: E402
 from protomer.catalogue import JOB_NAMES  # noqa: E402
@@ -43,19 +42,7 @@ from protomer_kernels.insertion import empty_accumulator, fixed_point_scale  # n
 
 CASES = ((64, 3.5, 64), (128, 1.75, 32), (256, 0.875, 8))  # box, Å, images
 BAND = 0.75  # of the radius that the box has
-REPEATS = 3
 IDENTITY = np.eye(3)[None]
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Least CPU time of a few repeats, after one that loads or compiles kernels and fills caches."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        begun = time.process_time()
-        work()
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 def read_and_prepare(box: int, images: np.ndarray, plane: HalfPlane) -> float:

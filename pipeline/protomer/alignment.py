@@ -66,7 +66,6 @@ class Reference:
         extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
         return cls(volume_ft, plane, operators, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
 
-
     def scaled(self, factor: float) -> Reference:
         """The reference of the map times a factor."""
         return replace(self, volume_ft=self.volume_ft * np.float32(factor), slices=self.slices * np.float32(factor))

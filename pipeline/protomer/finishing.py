@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
 from protomer.job_run import JobRun
 from protomer.mask_rule import mask_by_rule
+from protomer.particles import Particles
 from protomer.resolution import FscSet, measure_fsc, write_fsc_csv
 from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map
 from protomer.volumes import Halves, MapRecord, Volume
@@ -147,3 +149,16 @@ def write_maps(record: MapRecord, job: JobRun) -> None:
 def with_map(record: MapRecord, volume: Volume) -> MapRecord:
     """The same record with another filtered map."""
     return replace(record, map=volume)
+
+
+def map_summary(particles: Particles, record: MapRecord) -> dict[str, Any]:
+    """What summary.json says of every map that is made from particles, none of which is left out."""
+    assert record.fsc is not None
+    return {
+        "particles_in": len(particles),
+        "particles_out": len(particles),
+        "images": len(np.unique(particles.image_uid)),
+        "resolution_A": record.fsc.summary(),
+        "mask": record.fsc.mask_name,
+        "symmetry": record.symmetry,
+    }

@@ -42,12 +42,24 @@ def write_report(
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
     report.figure(
-        resolution_figure({"half maps in a sphere": [width_A / max(h["resolved_shell"], 1) for h in history]}),
-        "Resolution of the half maps in each iteration (FSC 0.143 in a sphere).",
+        resolution_figure({"half maps": [width_A / max(h["resolved_shell"], 1) for h in history]}),
+        "Resolution of the half maps in each iteration: FSC 0.143 in a sphere, or where a mask is used in that, corrected for it.",
     )
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
+    _add_poses(report, particles, history, width_A)
+    report.section("Noise")
+    report.figure(
+        noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
+        "Noise spectrum of each optics group.",
+    )
+    with job.output.writing("report.html") as path:
+        path.write_text(report.html(), encoding="utf-8")
+
+
+def _add_poses(report: Report, particles: Particles, history: list[dict[str, Any]], width_A: float) -> None:
+    """Orientations, how poses moved, the iterations in numbers, and how sharp the posteriors are. width_A: of the box."""
     report.section("Poses")
     report.figure(orientation_figure(particles.rotation), "Viewing directions.")
     moved = [h for h in history if h["turn_quartiles_deg"] is not None]
@@ -72,12 +84,5 @@ def write_report(
     )
     report.figure(
         histogram_figure(rotation_widths_deg(particles.pose_covariance), "posterior width of the rotation (degrees)"),
-        "Width of each particle's posterior, from its curvature."
+        "Width of each particle's posterior, from its curvature.",
     )
-    report.section("Noise")
-    report.figure(
-        noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
-        "Noise spectrum of each optics group.",
-    )
-    with job.output.writing("report.html") as path:
-        path.write_text(report.html(), encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
 from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
-from protomer.finishing import measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
+from protomer.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.half_sets import warn_of_small_halves
@@ -134,14 +134,7 @@ def finish(
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     write_report(record, particles, job)
-    return {
-        "particles_in": len(particles),
-        "particles_out": len(particles),
-        "images": len(np.unique(particles.image_uid)),
-        "resolution_A": record.fsc.summary(),
-        "mask": record.fsc.mask_name,
-        "symmetry": inputs.symmetry,
-    }
+    return map_summary(particles, record)
 
 
 def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:

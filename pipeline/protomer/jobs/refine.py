@@ -11,7 +11,7 @@ from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError
 from protomer.events import Events
 from protomer.expectation import Model, PoseTable, fold_count, make_batches, share_of_batches
-from protomer.finishing import measure_maps, warn_of_resolution, write_maps
+from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.grey_scale import calibrate
 from protomer.half_sets import warn_of_small_halves
@@ -196,12 +196,7 @@ def finish(
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     write_report(record, particles, state.history, settings.initial_low_pass, joined_A, job)
     return {
-        "particles_in": len(particles),
-        "particles_out": len(particles),
-        "images": len(np.unique(particles.image_uid)),
-        "resolution_A": record.fsc.summary(),
-        "mask": record.fsc.mask_name,
-        "symmetry": inputs.symmetry,
+        **map_summary(particles, record),
         "iterations": len(state.history),
         "images_likelier_noise": empty,
         "joined_below_A": round(joined_A, 4),
