@@ -158,7 +158,7 @@ def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np
 
 
 def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
-    """References of the next iteration, and the FSC of the unregularised half maps: in a sphere, or in the mask in use, corrected for it."""
+    """References of the next iteration, and the FSC of unregularised half maps: in a sphere, or in the mask in use, corrected for it."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     halves, join_shell = half_totals(totals), min(setup.join_shell, band.insertion_radius)
     half_maps = halves.map(lambda total: unregularised(Sums.of(total, scale), box, shells, setup.threads))
