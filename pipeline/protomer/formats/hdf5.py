@@ -71,7 +71,9 @@ def write_particles(path: str | os.PathLike[str], particles: Particles) -> None:
 def read_particles(path: str | os.PathLike[str]) -> Particles:
     """Read particles.h5. Raises InputError for another kind of file, a damaged one, or copies of an image in both half-sets."""
     with _opened(path, "protomer particles") as file:
-        columns = {name: _require_dtype(path, name, _get(path, file, f"particles/{name}"), dtype) for name, (dtype, *_) in COLUMNS.items()}
+        columns = {name: _require_dtype(path, name, _get(path, file, f"particles/{name}"), dtype) for name, (dtype, *_) in COLUMNS.items()
+                   if name != "pose_posterior" or name in file["particles"]}
+        columns.setdefault("pose_posterior", np.ones(len(columns["stack"])))  # absent from files of version 1
         stacks = {name: _get(path, file, f"stacks/{name}") for name in _STACK_UNITS}
         listed = tuple(Stack(str(stacks["path"][i]), int(stacks["number"][i]), int(stacks["box"][i]), int(stacks["size_bytes"][i]),
                              int(stacks["mtime_ns"][i]), str(stacks["digest"][i])) for i in range(len(stacks["path"])))
