@@ -4,9 +4,9 @@ python benchmarks/ablation.py [--share 0.4] [--seeds 2] [--only NAME,...] [--cas
 
 The sets are those of hard_cases.py, simulated once for each seed and shared by all variants, so that the difference from the full engine
 is free of what the images themselves do. `reseeded` is the full engine with other folds and another rotating share: a difference no greater
-than its own says nothing. Each variant (variants.py says what they are) runs in a process of its own, whose CPU seconds the operating system
-counts. `limit` is one search against half maps from true poses, as in hard_cases.py. With --folder, what is finished there is not run
-again.
+than its own says nothing. Each variant (variants.py says what they are) runs in a process of its own, of which the operating system counts
+the CPU seconds. `limit` is one search against half maps from true poses, as in hard_cases.py. With --folder, what is finished there is not
+run again.
 """
 
 from __future__ import annotations

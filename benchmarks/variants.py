@@ -25,8 +25,8 @@ FULL = "full"
 class Variant:
     """The engine with `settings` of the job refine and `constants` (module.NAME of protomer) set otherwise.
 
-    temperatures: what the log weights of modes are divided by in the first iterations, the last for good (deterministic annealing: Rose 1998,
-    Proc. IEEE 86, 2210).
+    temperatures: what the log weights of modes are divided by in the first iterations, the last for good (deterministic annealing: Rose
+    1998, Proc. IEEE 86, 2210).
     """
 
     name: str
