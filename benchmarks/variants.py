@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,19 +21,53 @@ NEVER = 10**9
 FULL = "full"
 
 
+TEMPERATURES = (4.0, 3.0, 2.0, 1.5, 1.0)
+DIP = 3  # shells: a crossing of the FSC is final where it stays below for so many
+
+
+def annealed() -> None:
+    """Divide the log weights of modes by each iteration's temperature; the last one stays (deterministic annealing: Rose 1998, Proc. IEEE
+    86, 2210)."""
+    from protomer import alignment, refinement
+    context_of, weights_of, temperature = refinement._context, alignment.mode_weights, [1.0]
+
+    def context(setup: Any, state: Any) -> Any:
+        temperature[0] = TEMPERATURES[min(state.band.iteration, len(TEMPERATURES) - 1)]
+        return context_of(setup, state)
+
+    def weights(*arguments: Any) -> Any:
+        weight, log_integral = weights_of(*arguments)
+        tempered = weight ** (1.0 / temperature[0])
+        return tempered / tempered.sum(axis=1, keepdims=True), log_integral
+
+    refinement._context, alignment.mode_weights = context, weights
+
+
+def over_dips() -> None:
+    """Let the FSC end only where it stays below the threshold for DIP shells."""
+    import numpy as np
+
+    from protomer import refinement
+
+    def first_shell_below(curve: Any, threshold: float = 0.143) -> int:
+        below = np.lib.stride_tricks.sliding_window_view(np.concatenate([curve < threshold, np.ones(DIP - 1, bool)]), DIP).all(axis=1)
+        return int(np.argmax(below)) if below.any() else len(curve) - 1
+
+    refinement.first_shell_below = first_shell_below
+
+
 @dataclass(frozen=True)
 class Variant:
     """The engine with `settings` of the job refine and `constants` (module.NAME of protomer) set otherwise.
 
-    temperatures: what the log weights of modes are divided by in the first iterations, the last for good (deterministic annealing: Rose
-    1998, Proc. IEEE 86, 2210).
+    device: puts something into the engine that is not there.
     """
 
     name: str
     text: str
     settings: Sequence[str] = ()
     constants: dict[str, Any] = field(default_factory=dict)
-    temperatures: tuple[float, ...] = ()
+    device: Callable[[], None] | None = None
 
 
 _NO_OUTLIERS, _NO_SHARE = {"refinement.OUTLIER_SHARE": 0.0}, {"refinement.ONE_IN": NEVER, "refinement.ONE_IN_WHEN_STILL": NEVER}
@@ -72,8 +106,10 @@ VARIANTS = (
     Variant("mask-none", "references in a sphere, no mask", ("mask_mode=none",)),
     Variant("margin-0", "alignment stops where the FSC does, not 2 shells beyond", constants={"schedule.MARGIN": 0}),
     Variant("first-radius-10", "the first iteration ends at radius 10 instead of 16", constants={"schedule.FIRST_RADIUS": 10}),
-    Variant("annealed", "log weights of modes divided by 4, 3, 2, 1.5 in the first iterations (not in the engine)",
-            temperatures=(4.0, 3.0, 2.0, 1.5, 1.0)),
+    Variant("margin-4", "4 shells beyond it", constants={"schedule.MARGIN": 4}),
+    Variant("ten-iterations", "at least 10 iterations instead of 5", constants={"schedule.LEAST_ITERATIONS": 10}),
+    Variant("annealed", "log weights of modes divided by 4, 3, 2, 1.5 in the first iterations (not in the engine)", device=annealed),
+    Variant("over-dips", "the FSC ends where 3 shells in a row are below 0.143, not 1 (not in the engine)", device=over_dips),
 )
 
 
@@ -88,29 +124,12 @@ def set_constants(constants: dict[str, Any]) -> None:
                 setattr(module, constant, value)
 
 
-def anneal(temperatures: Sequence[float]) -> None:
-    """Divide the log weights of modes by an iteration's temperature; the last one stays."""
-    from protomer import alignment, refinement
-    context_of, weights_of, temperature = refinement._context, alignment.mode_weights, [1.0]
-
-    def context(setup: Any, state: Any) -> Any:
-        temperature[0] = temperatures[min(state.band.iteration, len(temperatures) - 1)]
-        return context_of(setup, state)
-
-    def weights(*arguments: Any) -> Any:
-        weight, log_integral = weights_of(*arguments)
-        tempered = weight ** (1.0 / temperature[0])
-        return tempered / tempered.sum(axis=1, keepdims=True), log_integral
-
-    refinement._context, alignment.mode_weights = context, weights  # type: ignore[assignment]
-
-
 def run_as(variant: Variant, threads: int, words: Sequence[str]) -> None:
     """`protomer WORDS` as this variant, in this process."""
     prepare_environment(threads)
     set_constants(variant.constants)
-    if variant.temperatures:
-        anneal(variant.temperatures)
+    if variant.device is not None:
+        variant.device()
     from protomer.command_line import main as command
     sys.argv[1:] = [*words, *(word for setting in variant.settings for word in ("--set", setting))]
     command()

@@ -31,7 +31,7 @@ def test_every_variant_but_the_full_engine_sets_something_that_exists_to_another
 
     assert len({v.name for v in benchmark.VARIANTS}) == len(benchmark.VARIANTS)
     for variant in benchmark.VARIANTS:
-        assert bool(variant.settings or variant.constants or variant.temperatures) == (variant.name != benchmark.FULL)
+        assert bool(variant.settings or variant.constants or variant.device) == (variant.name != benchmark.FULL)
         for name, value in variant.constants.items():
             home, _, constant = name.rpartition(".")
             assert getattr(importlib.import_module(f"protomer.{home}"), constant) != value, name
