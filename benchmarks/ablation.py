@@ -1,6 +1,6 @@
 """What each device of the refinement brings: the engine as it is, beside the engine with one device taken out or set otherwise.
 
-python benchmarks/ablation.py [--share 0.4] [--seeds 2] [--only NAME,...] [--cases dim,realistic] [--folder FOLDER] [--threads 1]
+python benchmarks/ablation.py [--share 0.4] [--seeds 2] [--only NAME,...] [--cases dim,realistic] [--set NAME=VALUE] [--folder FOLDER]
 
 The sets are those of hard_cases.py, simulated once for each seed and shared by all variants, so that the difference from the full engine
 is free of what the images themselves do. `reseeded` is the full engine with other folds and another rotating share: a difference no greater
@@ -15,12 +15,13 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accuracy import protomer, timed
 from hard_cases import CASES, Case, limit, make_set, refinement_words, score
-from variants import FULL, VARIANTS, Variant
+from variants import FULL, VARIANTS, Variant, setting_words
 
 from protomer.events import LOG_NAME, read_events
 
@@ -46,10 +47,10 @@ class Row:
     cpu_s: float = 0.0
 
 
-def measure(variant: Variant, case: Case, seed: int, folder: Path, threads: int) -> Row:
-    """Refine the set in `folder` as this variant."""
+def measure(variant: Variant, case: Case, seed: int, folder: Path, threads: int, settings: Sequence[str] = ()) -> Row:
+    """Refine the set in `folder` as this variant, with settings that are given to all variants."""
     output = folder / variant.name
-    words = (*refinement_words(case, folder, threads), "--output", output, "--overwrite")
+    words = (*refinement_words(case, folder, threads), "--output", output, "--overwrite", *setting_words(settings))
     cost = timed((sys.executable, Path(__file__).with_name("variants.py"), variant.name, threads, *words))
     found = score(folder, output)
     errors = found.errors.summary()
@@ -87,7 +88,7 @@ def measure_set(case: Case, seed: int, chosen: argparse.Namespace, folder: Path,
         protomer(*refinement_words(case, place, chosen.threads), "--output", place / "warm", "--set", "max_alignment_resolution=30A")
         keep(measure_limit(case, seed, place, images))
     for variant in missing:
-        keep(measure(variant, case, seed, place, chosen.threads))
+        keep(measure(variant, case, seed, place, chosen.threads, chosen.set))
     return rows
 
 
@@ -120,6 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=names, metavar="NAME,...")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=cases, metavar="NAME,...")
     parser.add_argument("--folder", type=Path, help="keeps the sets and what was found")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of refine for all variants")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     for given, known in ((chosen.only, names), (chosen.cases, cases)):

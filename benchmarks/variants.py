@@ -126,6 +126,11 @@ def set_constants(constants: dict[str, Any]) -> None:
                 setattr(module, constant, value)
 
 
+def setting_words(settings: Sequence[str]) -> list[str]:
+    """NAME=VALUE as words of a command line; of two for one name the later one holds."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
 def run_as(variant: Variant, threads: int, words: Sequence[str]) -> None:
     """`protomer WORDS` as this variant, in this process."""
     prepare_environment(threads)
@@ -133,7 +138,7 @@ def run_as(variant: Variant, threads: int, words: Sequence[str]) -> None:
     if variant.device is not None:
         variant.device()
     from protomer.command_line import main as command
-    sys.argv[1:] = [*words, *(word for setting in variant.settings for word in ("--set", setting))]
+    sys.argv[1:] = [*words, *setting_words(variant.settings)]
     command()
 
 
