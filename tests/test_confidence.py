@@ -81,7 +81,7 @@ def require_calibrated(poses: TriedPoses, confidence: Confidence) -> None:
     """Stated and observed agree within 5 points, or twice the binomial error where a bin has few images."""
     table = calibration_table(poses, confidence.posterior(poses.weight), confidence.covariance_factor(poses.weight), EDGES)
     for low, images, *shares in table:
-        print(f"from {low}: {images:.0f} images, stated, observed: right {shares[0]:.3f} {shares[1]:.3f}, 1 sd {shares[2]:.3f} {shares[3]:.3f}")
+        print(f"from {low}: {images:.0f} images; right {shares[0]:.3f} {shares[1]:.3f}, 1 sd {shares[2]:.3f} {shares[3]:.3f}")
         for stated, observed in (shares[:2], shares[2:]):
             assert abs(stated - observed) < max(0.05, 2 * np.sqrt(0.25 / images))
 
