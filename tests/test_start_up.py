@@ -45,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
-    output = {name: folder / f"{name}{run}" for name in ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "copies")}
+    names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "copies")
+    output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
             refine_words(folder, output["refined"]),

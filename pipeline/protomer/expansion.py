@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from protomer.aberrations import magnification_of
 from protomer.errors import InputError
 from protomer.operator_sets import OperatorSet
 from protomer.particles import COLUMNS, Particles
@@ -51,6 +52,9 @@ def copies_in_blocks(particles: Particles, operators: OperatorSet) -> Iterator[d
         rotations, shifts_A = np.empty((len(rotation), number, 4)), np.empty((len(rotation), number, 2))
         copy_rotations(quaternions, rotation, rotations)
         copy_shifts(operators.rises_A, rotations, shift_A, shifts_A)
+        magnification = magnification_of(particles.optics_groups, particles.columns["optics"][start : start + step])
+        if magnification is not None:  # an image that is stretched by M shows a displacement d as M^T d
+            shifts_A = shift_A[:, None] + (shifts_A - shift_A[:, None]) @ magnification
         block: dict[str, np.ndarray] = {"rotation": rotations.reshape(-1, 4), "shift_A": shifts_A.reshape(-1, 2),
                  "copy": np.tile(np.arange(number, dtype=np.int32), len(rotation))}
         if "pose_covariance" in names:

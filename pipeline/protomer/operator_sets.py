@@ -54,6 +54,11 @@ class OperatorSet:
         """A point group in one of the settings of symmetry.py. Raises SettingsError."""
         return cls.rotating(operators(group, axes), canonical_name(group))
 
+    def mirrored(self) -> OperatorSet:
+        """The operators of the map mirrored along z; a helix changes its hand."""
+        mirror = np.diag([1.0, 1.0, -1.0])
+        return OperatorSet(self.name and f"{self.name}, mirrored", mirror @ self.rotations @ mirror, -self.rises_A)
+
 
 @dataclass(frozen=True)
 class Helix:

@@ -140,6 +140,17 @@ class Particles:
             return tuple(self.columns.shared[name] for name in names)
         return tuple(self.columns[name] for name in names)
 
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A column at some rows, without making a shared column as long as the table."""
+        columns = self.columns
+        if isinstance(columns, SharedColumns) and name in columns.shared:
+            return np.asarray(columns.shared[name][columns.image_row[rows]])
+        return np.asarray(columns[name][rows])
+
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        """Which picture in which stack some rows show, as one integer for each: int64 (n,)."""
+        return (self.at("stack", rows).astype(np.int64) << 32) | self.at("stack_index", rows)
+
     def take(self, rows: np.ndarray) -> Particles:
         """The given rows, in the given order."""
         return replace(self, columns=taken(self.columns, rows), extra=taken(self.extra, rows))
