@@ -54,7 +54,7 @@ def rebuilt(particles: Particles, operators: OperatorSet | None = None) -> tuple
     group, poses = operators or OperatorSet.identity(), known_poses(particles, common_frame(particles)[1])
     setup = setup_of(particles, group)
     noise, largest = survey_images(setup, len(particles.optics_groups))
-    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.rises_A)
+    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.translations_A)
 
 
 def setup_of(particles: Particles, operators: OperatorSet) -> Setup:

@@ -46,8 +46,8 @@ def helix_model(twist_rad: float) -> AtomModel:
 
 def copied_model(model: AtomModel, operators: OperatorSet) -> AtomModel:
     """The mean of a model's copies."""
-    pairs = zip(operators.rotations, operators.rises_A, strict=True)
-    positions = np.concatenate([model.positions_A @ rotation.T + [0, 0, rise_A] for rotation, rise_A in pairs])
+    pairs = zip(operators.rotations, operators.translations_A, strict=True)
+    positions = np.concatenate([model.positions_A @ rotation.T + move_A for rotation, move_A in pairs])
     return AtomModel(positions, np.tile(model.weights, len(operators)), model.bfactor_A2)
 
 

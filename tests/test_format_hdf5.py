@@ -42,7 +42,7 @@ def assert_same_particles(a: Particles, b: Particles) -> None:
     assert (a.optics_groups, a.stacks, a.has_poses, dict(a.provenance)) == (b.optics_groups, b.stacks, b.has_poses, dict(b.provenance))
     assert [list(g.extra) for g in a.optics_groups] == [list(g.extra) for g in b.optics_groups]
     np.testing.assert_array_equal(a.operators.rotations, b.operators.rotations)
-    np.testing.assert_array_equal(a.operators.rises_A, b.operators.rises_A)
+    np.testing.assert_array_equal(a.operators.translations_A, b.operators.translations_A)
     assert a.operators.name == b.operators.name
     assert list(a.extra) == list(b.extra)
     for name in a.extra:

@@ -73,9 +73,9 @@ def test_a_plain_table_is_written_as_older_versions_read_it_and_theirs_is_read(t
     hdf5.write_particles(tmp_path / "a.h5", particles)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         assert file.attrs["version"] == 1 and "images" not in file
-        del file["operator_rises"], file["operators"].attrs["name"]  # as version 1 had it
+        del file["operator_translations"], file["operators"].attrs["name"]  # as version 1 had it
     again = hdf5.read_particles(tmp_path / "a.h5")
-    np.testing.assert_array_equal(again.operators.rises_A, [0.0])
+    np.testing.assert_array_equal(again.operators.translations_A, np.zeros((1, 3)))
     np.testing.assert_array_equal(again.rotation, particles.rotation)
 
 

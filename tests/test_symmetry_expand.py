@@ -128,7 +128,7 @@ def test_a_helix_with_a_group_has_the_copies_of_both(tmp_path: Path) -> None:
     summary = expand(tmp_path, parent, "C3", helical_twist="30deg", helical_rise="2A", helical_order=5)
     assert summary["rows"] == 150 and summary["operators"] == "C3 times helix of 30° and 2 Å, 5 copies"
     copies = read_particles(tmp_path / "out/particles.h5")
-    np.testing.assert_allclose(np.unique(copies.operators.rises_A), [-4, -2, 0, 2, 4])
+    np.testing.assert_allclose(np.unique(copies.operators.translations_A[:, 2]), [-4, -2, 0, 2, 4])
 
 
 @pytest.mark.parametrize("keep", ["best", "original"])

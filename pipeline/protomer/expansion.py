@@ -51,7 +51,7 @@ def copies_in_blocks(particles: Particles, operators: OperatorSet) -> Iterator[d
         rotation, shift_A = (np.ascontiguousarray(particles.columns[n][start : start + step]) for n in ("rotation", "shift_A"))
         rotations, shifts_A = np.empty((len(rotation), number, 4)), np.empty((len(rotation), number, 2))
         copy_rotations(quaternions, rotation, rotations)
-        copy_shifts(operators.rises_A, rotations, shift_A, shifts_A)
+        copy_shifts(operators.translations_A, rotations, shift_A, shifts_A)
         magnification = magnification_of(particles.optics_groups, particles.columns["optics"][start : start + step])
         if magnification is not None:  # an image that is stretched by M shows a displacement d as M^T d
             shifts_A = shift_A[:, None] + (shifts_A - shift_A[:, None]) @ magnification
@@ -60,7 +60,7 @@ def copies_in_blocks(particles: Particles, operators: OperatorSet) -> Iterator[d
         if "pose_covariance" in names:
             parents = particles.columns["pose_covariance"][start : start + step]
             covariances = np.empty((len(rotation), number, 15), np.float32)
-            copy_covariances(operators.rotations, operators.rises_A, rotations, parents, covariances)
+            copy_covariances(operators.rotations, operators.translations_A, rotations, parents, covariances)
             covariances[:, 0] = parents
             block["pose_covariance"] = covariances.reshape(-1, 15)
         yield block

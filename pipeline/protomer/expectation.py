@@ -236,15 +236,16 @@ def insert_poses(
     scale: float,
     threads: int,
     out: np.ndarray,
-    rises_px: np.ndarray | None = None,
+    translations_px: np.ndarray | None = None,
 ) -> None:
-    """Insert every image at its modes by posterior weight, under every operator x -> g x + rise z (operator_sets.py, eq. 1; no rise: 0)."""
+    """Insert every image at its modes by posterior weight, under every operator x -> g x + t (operator_sets.py, eq. 1; unset: t = 0)."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
     rotations = batch.magnified(poses.rotation[image, mode], image)
-    for operator, rise_px in zip(operators, np.zeros(len(operators)) if rises_px is None else rises_px, strict=True):
+    moves_px = np.zeros((len(operators), 3)) if translations_px is None else translations_px
+    for operator, move_px in zip(operators, moves_px, strict=True):
         turned = np.ascontiguousarray(operator @ rotations)
-        at = (image, turned, poses.shift_px[image, mode] + rise_px * turned[:, 2, :2], poses.weight[image, mode])
+        at = (image, turned, poses.shift_px[image, mode] + (move_px @ turned)[:, :2], poses.weight[image, mode])
         insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 

@@ -1,8 +1,8 @@
-"""Operators of point groups, helices and their products as one thing: x -> g x + rise z, in the frame of the map.
+"""Operators of point groups, helices and their products as one thing: x -> g x + t, in the frame of the map.
 
 (1) A map that an operator leaves as it is looks from the pose (R, shift) as it does from the copy (CONVENTIONS: rotated by g, then moved)
-        R' = g R,    shift' = shift + rise (R'^T z)_xy
-(2) Helix along z, twist and rise per subunit, right-handed twist positive, rise > 0: copy n has g = Rz(n twist) and n times the rise. Its
+        R' = g R,    shift' = shift + (R'^T t)_xy
+(2) Helix along z, twist and rise per subunit, right-handed twist positive, rise > 0: copy n has g = Rz(n twist) and t = n rise z. Its
     copies are n = 0, -1, +1, -2, +2, ...; of an even number the last is negative: the set that relion_particle_symmetry_expand --helix
     gives, whose copy n is our -n.
 (3) Product with Cn, or with Dn, whose 2-folds turn the helix upside down: every operator of the group, moved by every one of the helix.
@@ -24,20 +24,22 @@ MOST_COPIES = 1000
 
 @dataclass(frozen=True, eq=False)
 class OperatorSet:
-    """g operators, the identity first. rotations (g, 3, 3) float64; rises_A (g,) float64 along the map's z. Raises ValueError."""
+    """g operators, the identity first. rotations (g, 3, 3) float64; translations_A (g, 3) float64 [x, y, z], along z but for those of a
+    map that was moved off its axes. Raises ValueError."""
 
     name: str
     rotations: np.ndarray
-    rises_A: np.ndarray
+    translations_A: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.rotations.ndim != 3 or self.rotations.shape != (len(self.rises_A), 3, 3) or len(self.rises_A) == 0:
-            raise ValueError(f"operators of the shapes {self.rotations.shape} and {self.rises_A.shape}, not (g, 3, 3) and (g,)")
-        if not (np.isfinite(self.rotations).all() and np.isfinite(self.rises_A).all()):
+        number = len(self.rotations)
+        if number == 0 or self.rotations.shape != (number, 3, 3) or self.translations_A.shape != (number, 3):
+            raise ValueError(f"operators of the shapes {self.rotations.shape} and {self.translations_A.shape}, not (g, 3, 3) and (g, 3)")
+        if not (np.isfinite(self.rotations).all() and np.isfinite(self.translations_A).all()):
             raise ValueError("operators are no rotation matrices")
 
     def __len__(self) -> int:
-        return len(self.rises_A)
+        return len(self.rotations)
 
     @classmethod
     def identity(cls) -> OperatorSet:
@@ -47,7 +49,7 @@ class OperatorSet:
     @classmethod
     def rotating(cls, rotations: np.ndarray, name: str = "") -> OperatorSet:
         """Rotations (g, 3, 3) about the box centre."""
-        return cls(name, np.asarray(rotations, np.float64), np.zeros(len(rotations)))
+        return cls(name, np.asarray(rotations, np.float64), np.zeros((len(rotations), 3)))
 
     @classmethod
     def of_group(cls, group: str, axes: str = "relion") -> OperatorSet:
@@ -57,7 +59,15 @@ class OperatorSet:
     def mirrored(self) -> OperatorSet:
         """The operators of the map mirrored along z; a helix changes its hand."""
         mirror = np.diag([1.0, 1.0, -1.0])
-        return OperatorSet(self.name and f"{self.name}, mirrored", mirror @ self.rotations @ mirror, -self.rises_A)
+        return OperatorSet(self.name and f"{self.name}, mirrored", mirror @ self.rotations @ mirror, self.translations_A @ mirror)
+
+    def moved(self, rotation: np.ndarray, shift_A: np.ndarray) -> OperatorSet:
+        """The operators of the map moved by x' = Q x + d: g' = Q g Q^T, t' = Q t + d - g' d, Q (3, 3) and d (3,)."""
+        turned = rotation @ self.rotations @ rotation.T
+        moved_A = self.translations_A @ rotation.T + shift_A - turned @ shift_A
+        turned[0], moved_A[0] = np.eye(3), 0.0  # without rounding: copy 0 is the image itself
+        name = self.name if self.name.endswith("moved") or not self.name else f"{self.name}, moved"
+        return OperatorSet(name, turned, moved_A)
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def helical_operators(helix: Helix, group: OperatorSet | None = None) -> Operato
     turns = np.array([rotation_about(Z, n * helix.twist_rad) for n in helix.numbers])
     rotations = np.einsum("nij,gjk->ngik", turns, group.rotations).reshape(-1, 3, 3)
     name = helix.describe() if len(group) == 1 else f"{group.name} times {helix.describe()}"
-    return OperatorSet(name, rotations, np.repeat(helix.numbers * helix.rise_A, len(group)))
+    return OperatorSet(name, rotations, np.repeat(helix.numbers * helix.rise_A, len(group))[:, None] * np.array(Z))
 
 
 def operators_of(group: str, axes: str, settings: HelicalSettings) -> OperatorSet:

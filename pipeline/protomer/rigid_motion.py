@@ -122,14 +122,14 @@ def move_mask(mask: Volume, motion: RigidMotion) -> Volume:
 
 
 def move_particles(particles: Particles, motion: RigidMotion) -> Particles:
-    """Eqs. (3) and (4) for every row; operators already applied to copies turn with the map. Raises ValueError without poses."""
+    """Eqs. (3) and (4) for every row; operators that made copies move with the map. Raises ValueError without poses."""
     if not particles.has_poses:
         raise ValueError("particles without poses cannot be moved")
     rotation = motion.rotation @ matrices_from_quaternions(particles.rotation)
     shift_A = particles.shift_A + np.einsum("nij,i->nj", rotation, motion.shift_A)[:, :2]
     covariance = _moved_covariance(particles.pose_covariance, rotation, motion)
     moved = particles.with_columns(rotation=quaternions_from_matrices(rotation), shift_A=shift_A, pose_covariance=covariance)
-    return replace(moved, operators=motion.operators(particles.operators))
+    return replace(moved, operators=particles.operators.moved(motion.rotation, motion.shift_A))
 
 
 def _moved_covariance(packed: np.ndarray, rotation: np.ndarray, motion: RigidMotion) -> np.ndarray:

@@ -114,7 +114,7 @@ def _write_beside(file: h5py.File, particles: Particles, version: int) -> None:
     operators = particles.operators
     rotations = put(file, "operators", operators.rotations, "", "rotation matrices of the symmetry copies, identity first")
     rotations.attrs["name"] = operators.name
-    put(file, "operator_rises", operators.rises_A, "angstrom", "what each operator moves along the map's z, after its rotation")
+    put(file, "operator_translations", operators.translations_A, "angstrom", "where each operator moves to after its rotation, x, y, z")
     put(file, "provenance", as_json(particles.provenance), "JSON", "where this table comes from")
 
 
@@ -158,10 +158,10 @@ def _read_extra(path: str | os.PathLike[str], file: h5py.File, group: str) -> di
 
 
 def _read_operators(path: str | os.PathLike[str], file: h5py.File) -> OperatorSet:
-    """The operators; files of version 1 may have no rises and no name."""
+    """The operators; files of version 1 may have no translations and no name."""
     rotations = get(path, file, "operators")
-    rises_A = get(path, file, "operator_rises") if "operator_rises" in file else np.zeros(len(rotations))
-    return OperatorSet(str(file["operators"].attrs.get("name", "")), rotations, rises_A)
+    moves_A = get(path, file, "operator_translations") if "operator_translations" in file else np.zeros((len(rotations), 3))
+    return OperatorSet(str(file["operators"].attrs.get("name", "")), rotations, moves_A)
 
 
 def _require_sound(path: str | os.PathLike[str], particles: Particles) -> None:

@@ -43,7 +43,7 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     noise, largest = survey_images(setup, len(particles.optics_groups))
     poses = known_poses(particles, setup.pixel_size_A)
     operators = operators_of(inputs.symmetry, inputs.axes, settings)
-    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, operators.rotations, operators.rises_A)
+    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, operators.rotations, operators.translations_A)
     if not job.team.is_first:
         return {}
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
