@@ -232,5 +232,5 @@ def test_filaments_in_both_half_sets_are_warned_of(tmp_path: Path) -> None:
     parent = images(18)
     helix = {"helical_twist": 30, "helical_rise": 5, "helical_order": 3}
     torn = parent.with_columns(filament=np.ones(18), half=np.arange(18) % 2, shift_A=np.zeros((18, 2)))
-    assert warned(expand(tmp_path, torn, **helix)) == {"torn_filaments"}
-    assert warned(expand(tmp_path, torn.with_columns(half=np.arange(18) // 9), **helix)) == set()
+    assert warned(expand(tmp_path, torn, **helix)) == {"no_volume", "torn_filaments"}
+    assert warned(expand(tmp_path, torn.with_columns(half=np.arange(18) // 9), **helix)) == {"no_volume"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from protomer.declarations.symmetry_expand import SymmetryExpandSettings
-from protomer.errors import SettingsError
+from protomer.errors import InputError, SettingsError
 from protomer.expansion import (
     axial_shifts_A,
     copies_in_blocks,
@@ -27,6 +27,7 @@ from protomer.operator_sets import OperatorSet, helix_of, operators_of
 from protomer.particles import Particles
 from protomer.report.build import Report
 from protomer.report.pictures import orientation_figure
+from protomer.symmetry_gate import Finding, inspect_map
 
 SHOWN_ROWS = 200_000  # viewing directions in a figure
 BASE_BYTES, BYTES_PER_IMAGE, SECONDS_PER_IMAGE, SECONDS_PER_ROW = 500_000_000, 800, 4e-6, 1e-6
@@ -40,11 +41,13 @@ def run(inputs: Inputs, settings: SymmetryExpandSettings, job: JobRun) -> dict[s
         return undo(particles, settings, job)
     operators = chosen_operators(inputs, settings)
     require_expandable(particles)
+    finding = pass_gate(inputs, settings, job)
     warn_of_helix(particles, settings, job)
     with job.output.writing("particles.h5") as path:
         write_copies(path, particles, operators, own_columns(particles), watched_blocks(particles, operators, job))
-    report_expansion(particles, operators, job)
-    return {"images": len(particles), "copies": len(operators), "rows": len(particles) * len(operators), "operators": operators.name}
+    report_expansion(particles, operators, finding, job)
+    return {"images": len(particles), "copies": len(operators), "rows": len(particles) * len(operators), "operators": operators.name,
+            **({} if finding is None else {**finding.summary(), "forced": bool(finding.objections)})}
 
 
 def chosen_operators(inputs: Inputs, settings: SymmetryExpandSettings) -> OperatorSet:
@@ -54,6 +57,23 @@ def chosen_operators(inputs: Inputs, settings: SymmetryExpandSettings) -> Operat
         raise SettingsError(f"the symmetry {operators.name}, which has one operator", "a point group above C1, a helix, or both",
                             "give --symmetry, such as C2, or helical_twist, helical_rise and helical_order")
     return operators
+
+
+def pass_gate(inputs: Inputs, settings: SymmetryExpandSettings, job: JobRun) -> Finding | None:
+    """What the map says of the symmetry, if a map was given. Raises InputError where it speaks against it, unless forced."""
+    if inputs.volume is None:
+        job.events.warn("no_volume", "no --volume was given: whether the map has this symmetry, and has it about these axes, was not seen")
+        return None
+    group = OperatorSet.of_group(inputs.symmetry, inputs.axes)
+    finding = inspect_map(inputs.volume, group, helix_of(settings), settings.max_axis_error)
+    job.events.event("axes", **finding.summary())
+    if finding.objections and not settings.force:
+        wanted = chosen_operators(inputs, settings).name
+        raise InputError("; ".join(finding.objections), f"a map of symmetry {wanted} on the axes of --axes {inputs.axes}", "bring map and particles onto the axes with `protomer symmetry-find`, check the group and "
+                         "--axes, or expand all the same with --set force=true")
+    if finding.objections:
+        job.events.warn("forced", f"expanded by force: {'; '.join(finding.objections)}")
+    return finding
 
 
 def watched_blocks(particles: Particles, operators: OperatorSet, job: JobRun) -> Iterator[dict[str, np.ndarray]]:
@@ -85,13 +105,22 @@ def warn_of_helix(particles: Particles, settings: SymmetryExpandSettings, job: J
                         "subunits lie at the images' edges; a smaller helical_order loses nothing where segments overlap")
 
 
-def report_expansion(particles: Particles, operators: OperatorSet, job: JobRun) -> None:
+def report_expansion(particles: Particles, operators: OperatorSet, finding: Finding | None, job: JobRun) -> None:
     """report.html of an expansion."""
-    rows = len(particles) * len(operators)
-    report = Report("Symmetry expansion", job.events.warnings, {"operators": operators.name, "images": len(particles), "rows": rows})
+    rows, facts = len(particles) * len(operators), {} if finding is None else finding.facts()
+    report = Report("Symmetry expansion", job.events.warnings,
+                    {"operators": operators.name, "images": len(particles), "rows": rows, **facts})
     report.headline("rows", f"{rows:,}", f"{len(particles):,} images, {len(operators)} copies of each")
+    if finding is not None and finding.axes is not None:
+        report.headline("axes off by", f"{finding.axes.angle_deg:.2f}°", f"centre by {finding.axes.offset_A:.2f} Å")
     report.section("What was done", "Every image has a row for each operator, with the pose from which a map of this symmetry looks the "
                    "same. Copies keep their image's identity, half-set and CTF; no image was written.")
+    if finding is not None and finding.axes is not None:
+        report.section("The map's axes", "How far the given map is from the axes that the operators have, and how it correlates with its "
+                       "own copies: as it stands, and about the axes that fit it best.")
+        numbers = zip(finding.axes.correlation[1:].tolist(), finding.axes.best_correlation[1:].tolist(), strict=True)
+        report.table(("operator", "correlation", "at best"), [(n + 1, *pair) for n, pair in enumerate(numbers)],
+                     f"Correlations at waves down to {finding.axes.resolution_A:.1f} Å.")
     report.section("Viewing directions", "With operators whose axes lie where the map's do, the copies cover the sphere as symmetry asks.")
     shown = evenly(len(particles), SHOWN_ROWS)
     report.figure(orientation_figure(particles.rotation[shown]), "Before: the images.")
