@@ -49,7 +49,8 @@ class Finding:
         if self.axes is not None:
             a = self.axes
             found = {"axis_error_deg": round(a.angle_deg, 4), "axis_error_sd_deg": round(a.angle_sd_deg, 4),
-                     "offset_A": round(a.offset_A, 4), "offset_sd_A": round(a.offset_sd_A, 4), "lowest_correlation": round(float(a.correlation[1:].min()), 4)}
+                     "offset_A": round(a.offset_A, 4), "offset_sd_A": round(a.offset_sd_A, 4),
+                     "lowest_correlation": round(float(a.correlation[1:].min()), 4)}
         return found | {f"helical_correlation_{n:+d}": round(value, 4) for n, value in self.helical.items()}
 
 

@@ -69,8 +69,9 @@ def pass_gate(inputs: Inputs, settings: SymmetryExpandSettings, job: JobRun) -> 
     job.events.event("axes", **finding.summary())
     if finding.objections and not settings.force:
         wanted = chosen_operators(inputs, settings).name
-        raise InputError("; ".join(finding.objections), f"a map of symmetry {wanted} on the axes of --axes {inputs.axes}", "bring map and particles onto the axes with `protomer symmetry-find`, check the group and "
-                         "--axes, or expand all the same with --set force=true")
+        raise InputError("; ".join(finding.objections), f"a map of symmetry {wanted} on the axes of --axes {inputs.axes}",
+                         "bring map and particles onto the axes with `protomer symmetry-find`, check the group and --axes, or expand all "
+                         "the same with --set force=true")
     if finding.objections:
         job.events.warn("forced", f"expanded by force: {'; '.join(finding.objections)}")
     return finding
