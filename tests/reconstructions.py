@@ -35,7 +35,7 @@ def as_particles(data: SimulatedData, folder: Path) -> Particles:
     for name in ("rotation", "shift_A", "defocus_u_A", "defocus_v_A", "defocus_angle_rad"):
         columns[name][:] = getattr(truth, name)
     columns["stack_index"][:] = np.arange(number)
-    stacks = (Stack(str(path), number, design.box, path.stat().st_size, path.stat().st_mtime_ns, ""),)
+    stacks = (Stack(str(path), number, design.box, path.stat().st_size, path.stat().st_mtime_ns, "0" * 64),)
     columns["image_uid"][:] = image_uids(stacks, columns["stack"], columns["stack_index"])
     columns["half"][:] = uniform(1, columns["image_uid"], "half-set") < 0.5
     group = OpticsGroup("simulated", design.voltage_V, design.spherical_aberration_A, design.amplitude_contrast, design.pixel_size_A,

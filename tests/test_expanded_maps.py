@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from protomer.errors import InputError
+from protomer.declarations.reconstruct import JOB as RECONSTRUCT
+from protomer.errors import InputError, SettingsError
 from protomer.expansion import expanded
+from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
+from protomer.job_run import RunOptions, run_job
 from protomer.maximisation import solid_sphere
 from protomer.operator_sets import Helix, OperatorSet, helical_operators
 from protomer.particles import Particles
@@ -108,7 +112,7 @@ def test_copies_of_noise_correlate_by_chance_alone_in_a_band_that_is_wider_by_th
             copies = particles if group == "C1" else expanded(particles, operators)
             values.append(in_bands(rebuilt(copies)[0], len(operators)))
     plain, copied = (float(np.sqrt(np.mean(np.square(values)))) for values in seen.values())
-    assert 0.5 < plain < 1.05 and 0.5 < copied < 1.05 and 0.7 < copied / plain < 1.4, seen
+    assert 0.5 < plain < 1.05 and 0.5 < copied < 1.05 and 0.6 < copied / plain < 1.6, seen  # without the root: 3.7 times
 
 
 def test_copies_of_noise_in_both_half_sets_make_a_resolution_of_nothing_which_is_why_they_are_refused(tmp_path: Path) -> None:
@@ -121,3 +125,32 @@ def test_copies_of_noise_in_both_half_sets_make_a_resolution_of_nothing_which_is
     torn = copies.with_columns(half=halves, image_uid=np.arange(len(copies)))  # forced: every copy as if it were an image of its own
     kept, split = (fourier_shell_correlation(*rebuilt(table, operators)[0])[4:15] for table in (copies, torn))
     assert np.abs(kept).max() < 0.3 and split.min() > 0.99
+
+
+def reconstruct(folder: Path, name: str, particles: Particles, **settings: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """Run the job; its summary and its half maps' mean."""
+    write_particles(folder / f"{name}.h5", particles)
+    summary = run_job(RECONSTRUCT, {"particles": str(folder / f"{name}.h5")}, settings, RunOptions(folder / name, threads=1))
+    record = read_map_record(folder / name / "volume.h5")
+    return summary, record.half_maps.a.data + record.half_maps.b.data
+
+
+def test_the_job_reconstructs_a_helix_from_images_as_it_does_from_their_copies(tmp_path: Path) -> None:
+    data = simulate_dataset(helix_model(TWIST), SimulationDesign(120, 32, 5.6, 2.0, seed=3))
+    particles, helix = as_particles(data, tmp_path), Helix(TWIST, RISE_A, 3)
+    settings = {"helical_twist": float(np.rad2deg(TWIST)), "helical_rise": RISE_A, "helical_order": 3}
+    summary, wound = reconstruct(tmp_path, "wound", particles, **settings)
+    assert summary["operators"] == helix.describe() and {w["code"] for w in summary["warnings"]} >= {"few_particles"}
+    copies = expanded(particles, helical_operators(helix))
+    plain, same = reconstruct(tmp_path, "copies", copies)
+    assert fourier_shell_correlation(wound, same).min() > 0.9999
+    assert plain["particles_in"] == 360 and plain["images"] == 120 and "expanded_twice" not in {w["code"] for w in plain["warnings"]}
+    twice, _ = reconstruct(tmp_path, "twice", copies, flip_hand=True, **settings)
+    assert "expanded_twice" in {w["code"] for w in twice["warnings"]}
+    mirrored = read_particles(tmp_path / "twice/particles.h5")
+    np.testing.assert_allclose(mirrored.operators.translations_A, -helical_operators(helix).translations_A)
+
+
+def test_a_helix_without_a_rise_is_refused_by_the_job(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no helical_rise"):
+        reconstruct(tmp_path, "wound", noise_particles(tmp_path, 10, 0), helical_twist=20.0, helical_order=3)
