@@ -40,22 +40,30 @@ def table(number: int, with_covariances: bool) -> Particles:
     return Particles(columns, (OpticsGroup("one", 3e5, 2.7e7, 0.1, 1.0, 256),), (stack,), True)
 
 
-def measured(words: list[object]) -> tuple[float, float]:
-    """Seconds and peak GB of one protomer command. Raises SystemExit where it fails."""
+READ = "import sys; from protomer.formats.hdf5 import read_particles; print(len(read_particles(sys.argv[1])))"
+
+
+def measured(words: list[object]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak GB of one protomer command. Raises SystemExit where it fails."""
+    return timed(["-m", "protomer", *words, "--threads", "1"])
+
+
+def timed(words: list[object]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak GB of one Python process. Raises SystemExit where it fails."""
     begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"failed: {words}")
-    return time.perf_counter() - begun, usage.ru_maxrss * 1024 / 1e9
+    return time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:
     """Write the tables, expand them, print."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    print(f"| {number:,} images under {GROUP} | seconds | peak memory, GB | parent's file, GB | file, GB | bytes per row |")
-    print("|---|---|---|---|---|---|")
+    names = ("seconds", "CPU s", "peak memory, GB", "parent's file, GB", "file, GB", "bytes per row", "to read it, s", "peak, GB")
+    print(f"| {number:,} images under {GROUP} | {' | '.join(names)} |\n|{'---|' * 9}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured(["symmetry-expand", "--help"])
@@ -66,11 +74,12 @@ def main() -> None:
                 small = folder / "small"
                 write_particles(folder / "few.h5", table(1000, True))
                 measured([*words[:2], folder / "few.h5", *words[3:6], small])  # what compiles is not counted
-            seconds, peak_GB = measured([*words, "--overwrite"])
+            seconds, cpu_s, peak_GB = measured([*words, "--overwrite"])
             parent, copies = ((folder / file).stat().st_size for file in ("particles.h5", "copies/particles.h5"))
             kind = "with pose covariances" if with_covariances else "poses alone"
-            print(f"| {kind} | {seconds:.1f} | {peak_GB:.2f} | {parent / 1e9:.2f} | {copies / 1e9:.2f} | {copies / (14 * number):.0f} |",
-                  flush=True)
+            read_s, _, read_GB = timed(["-c", READ, folder / "copies/particles.h5"])
+            sizes = f"{parent / 1e9:.2f} | {copies / 1e9:.2f} | {copies / (14 * number):.0f}"
+            print(f"| {kind} | {seconds:.1f} | {cpu_s:.1f} | {peak_GB:.2f} | {sizes} | {read_s:.1f} | {read_GB:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
