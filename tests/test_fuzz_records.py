@@ -18,6 +18,7 @@ from protomer.formats import hdf5
 from protomer.volumes import Halves, MapRecord, Volume
 from stack_files import noise_images
 from test_format_hdf5 import some_fsc, some_particles
+from test_shared_columns import copies as sharing_copies
 
 
 def small_volume(seed: int, box: int = 6) -> Volume:
@@ -25,6 +26,7 @@ def small_volume(seed: int, box: int = 6) -> Volume:
 
 
 PARTICLES = written("particles.h5", lambda path: hdf5.write_particles(path, some_particles(3)))
+COPIES = written("copies.h5", lambda path: hdf5.write_particles(path, sharing_copies(3, 2)[1]))
 RECORD = written(
     "volume.h5",
     lambda path: hdf5.write_map_record(
@@ -157,7 +159,7 @@ def records(data: bytes, name: str) -> st.SearchStrategy[bytes]:
                     file[place] = draw(st.sampled_from(ODD_VALUES))
                 elif kind > 2:
                     draw(st.sampled_from(ODD_DATASETS))(file, place)
-                if place.startswith("extra") and isinstance(file.get(place, getlink=True), h5py.HardLink):
+                if place.startswith(("extra", "images_extra")) and isinstance(file.get(place, getlink=True), h5py.HardLink):
                     file[place].attrs["name"] = "rlnX"
         return path.read_bytes()
 
@@ -173,6 +175,12 @@ with h5py.File(HERE / "outside.h5", "w") as _file:
 @given(data=st.one_of(records(PARTICLES, "particles.h5"), damaged(PARTICLES, 4000), st.binary(max_size=99).map(PARTICLES[:96].__add__)))
 def test_a_damaged_particles_h5_is_read_or_refused(data: bytes) -> None:
     check("particles.h5", data, hdf5.read_particles)
+
+
+@bounded(120)
+@given(data=st.one_of(records(COPIES, "copies.h5"), damaged(COPIES, 4000)))
+def test_a_damaged_particles_h5_of_copies_is_read_or_refused(data: bytes) -> None:
+    check("copies.h5", data, hdf5.read_particles)
 
 
 @bounded(220)
@@ -212,4 +220,5 @@ def test_many_texts_that_share_their_room_are_refused(tmp_path: Path) -> None:
 
 def test_the_sound_files_are_read() -> None:
     assert check("particles.h5", PARTICLES, hdf5.read_particles) == 1
+    assert check("copies.h5", COPIES, hdf5.read_particles) == 1
     assert check("volume.h5", RECORD, hdf5.read_any_volume) == 1

@@ -32,10 +32,11 @@ Key = tuple[int, int]  # half, fold
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the particle table that are worked on together."""
+    """Rows of the particle table that are worked on together, and how many pictures they show."""
 
     key: Key
     rows: np.ndarray
+    pictures: int
 
 
 def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> int:
@@ -50,14 +51,23 @@ def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> in
 
 
 def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
-    """All particles in fixed batches, ordered by half and fold; copies of one image lie in one fold."""
+    """All particles in fixed batches, ordered by half and fold; copies of one image lie in one batch."""
     fold = (uniform(seed, particles.image_uid, "fold") * folds).astype(np.int64)
     batches = []
     for half in (0, 1):
         for f in range(folds):
             rows = np.flatnonzero((particles.half == half) & (fold == f))
-            batches += [Batch((half, f), rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+            batches += [Batch((half, f), part, len(np.unique(particles.pictures(part)))) for part in _whole_images(particles, rows)]
     return batches
+
+
+def _whole_images(particles: Particles, rows: np.ndarray) -> list[np.ndarray]:
+    """Rows in parts of at most BATCH, or of one image where that has more copies; images in the order of their first rows."""
+    _, first, image, copies = np.unique(particles.image_uid[rows], return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first[image], kind="stable")  # the same order where no image has copies
+    images = max(1, BATCH // int(copies.max(initial=1)))
+    ends = np.cumsum(copies[np.argsort(first)])[images - 1 :: images]
+    return [part for part in np.split(rows[order], ends) if len(part)]
 
 
 def share_of_batches(batches: int, rank: int, ranks: int) -> range:
@@ -232,15 +242,23 @@ def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, 
 
 
 def insert_poses(
-    batch: Whitened, poses: Poses, plane: HalfPlane, operators: np.ndarray, scale: float, threads: int, out: np.ndarray
+    batch: Whitened,
+    poses: Poses,
+    plane: HalfPlane,
+    operators: np.ndarray,
+    scale: float,
+    threads: int,
+    out: np.ndarray,
+    translations_px: np.ndarray | None = None,
 ) -> None:
-    """Insert every image at its modes by posterior weight, under every operator of the group."""
+    """Insert every image at its modes by posterior weight, under every operator x -> g x + t (operator_sets.py, eq. 1; unset: t = 0)."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
     length = batch.amplitude.shape[1]
     rotations = batch.magnified(poses.rotation[image, mode], image)
-    for operator in operators:
+    moves_px = np.zeros((len(operators), 3)) if translations_px is None else translations_px
+    for operator, move_px in zip(operators, moves_px, strict=True):
         turned = np.ascontiguousarray(operator @ rotations)
-        at = (image, turned, poses.shift_px[image, mode], poses.weight[image, mode])
+        at = (image, turned, poses.shift_px[image, mode] + (move_px @ turned)[:, :2], poses.weight[image, mode])
         insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 

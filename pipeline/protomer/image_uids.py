@@ -26,3 +26,10 @@ def image_uids(stacks: tuple[Stack, ...], stack: np.ndarray, stack_index: np.nda
 def still_original(stacks: tuple[Stack, ...], stack: np.ndarray, stack_index: np.ndarray, uid: np.ndarray) -> np.ndarray:
     """bool (n,): whether a row still points to the image that it was imported with (subtraction, for one, makes new stacks)."""
     return np.asarray(image_uids(stacks, stack, stack_index) == uid)
+
+
+def common_identity(uid: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """uint64 (n,): rows that a table says come from one source (n,) have the identity of the first of them, as symmetry copies do, also
+    where each has an image of its own by now (after subtraction)."""
+    _, first, inverse = np.unique(source, return_index=True, return_inverse=True)
+    return np.asarray(uid[first][inverse.reshape(-1)])

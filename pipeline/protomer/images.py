@@ -1,7 +1,8 @@
 """The particles' images as prefix-ordered Fourier crops, in fixed batches, kept in memory or in a node-local cache.
 
 A batch is keyed by what it holds, not by who runs it; its crops depend only on the stacks' bytes and the preparation. Where memory is too
-small, or a cache folder is given, each batch is one file in that folder, named by a digest of all that went into it.
+small, or a cache folder is given, each batch is one file in that folder, named by a digest of all that went into it. Symmetry copies of an
+image lie in one batch and have one crop there, in memory as on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from protomer.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
+from protomer.image_uids import image_uids
 from protomer.output import writing_atomically
 from protomer.particles import Particles
 from protomer_kernels.ctf import CtfParameters, ctf_values
@@ -44,16 +46,17 @@ def common_frame(particles: Particles) -> tuple[int, float]:
 def read_images(particles: Particles, rows: np.ndarray, readers: dict[int, StackReader]) -> np.ndarray:
     """Raw images of the given rows with grey offset and gain applied: (n, D, D) float32 in the stacks' own box."""
     images: np.ndarray | None = None
-    for stack in np.unique(particles.stack[rows]):
+    stacks = particles.at("stack", rows)
+    for stack in np.unique(stacks):
         if stack not in readers:
             readers[stack] = _open_unchanged(particles, int(stack))
-        here = np.flatnonzero(particles.stack[rows] == stack)
-        raw = readers[stack].read(particles.stack_index[rows[here]])
+        here = np.flatnonzero(stacks == stack)
+        raw = readers[stack].read(particles.at("stack_index", rows[here]))
         if images is None:
             images = np.empty((len(rows), *raw.shape[1:]), np.float32)
         images[here] = raw
     assert images is not None
-    offset, gain = (particles.columns[name][rows].astype(np.float32)[:, None, None] for name in ("grey_offset", "grey_gain"))
+    offset, gain = (particles.at(name, rows).astype(np.float32)[:, None, None] for name in ("grey_offset", "grey_gain"))
     return (images - offset) * gain
 
 
@@ -90,12 +93,21 @@ class ImageStore:
     _readers: dict[int, StackReader] = field(default_factory=dict)
 
     def load(self, number: int) -> np.ndarray:
-        """Crops of the batch, (n, K) complex64 in the order of its rows; copies of one image are read once."""
+        """Crops of the batch, (n, K) complex64 in the order of its rows; those of copies are read and held once, and made here."""
+        rows = self.batches[number]
+        first, back = _distinct(self.particles.pictures(rows))
         if self.folder is not None:
-            return self._from_folder(number)
-        if number not in self._held:
-            self._held[number] = self._packed(self._prepare(self.batches[number]))
-        return self._unpacked(self._held[number])
+            crops = self._from_folder(rows[first])
+        else:
+            if number not in self._held:
+                self._held[number] = self._packed(self._prepare(rows[first]))
+            crops = self._unpacked(self._held[number])
+        return crops if len(first) == len(rows) else crops[back]
+
+    @property
+    def held_bytes(self) -> int:
+        """What the crops in memory take."""
+        return sum(crops.nbytes for crops in self._held.values())
 
     def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Every batch with its number, the next one being read and prepared while the caller works on one."""
@@ -108,13 +120,12 @@ class ImageStore:
                 yield number, crops
 
     def _prepare(self, rows: np.ndarray) -> np.ndarray:
-        _, first, back = np.unique(self.particles.image_uid[rows], return_index=True, return_inverse=True)
-        crops = np.empty((len(first), len(self.plane)), np.complex64)
-        for start in range(0, len(first), READ_AT_ONCE):
+        crops = np.empty((len(rows), len(self.plane)), np.complex64)
+        for start in range(0, len(rows), READ_AT_ONCE):
             part = slice(start, start + READ_AT_ONCE)
-            crops[part] = transform_images(read_images(self.particles, rows[first[part]], self._readers), self.plane, self.workers)
-            correct_odd_phases(self.particles, rows[first[part]], self.plane, crops[part])
-        return crops[back]
+            crops[part] = transform_images(read_images(self.particles, rows[part], self._readers), self.plane, self.workers)
+            correct_odd_phases(self.particles, rows[part], self.plane, crops[part])
+        return crops
 
     def _packed(self, crops: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(crops).view(np.float32).astype(np.float16) if self.half_precision else crops
@@ -122,23 +133,35 @@ class ImageStore:
     def _unpacked(self, packed: np.ndarray) -> np.ndarray:
         return packed.astype(np.float32).view(np.complex64) if self.half_precision else packed
 
-    def _from_folder(self, number: int) -> np.ndarray:
+    def _from_folder(self, rows: np.ndarray) -> np.ndarray:
         assert self.folder is not None
-        path = self.folder / f"{self._digest(self.batches[number])}.npy"
+        path = self.folder / f"{self._digest(rows)}.npy"
         if not path.exists():
             with writing_atomically(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, self._packed(self._prepare(self.batches[number])), allow_pickle=False)
+                np.save(file, self._packed(self._prepare(rows)), allow_pickle=False)
         return self._unpacked(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def _digest(self, rows: np.ndarray) -> str:
         digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())
-        for name in ("image_uid", "grey_offset", "grey_gain"):
-            digest.update(np.ascontiguousarray(self.particles.columns[name][rows]).tobytes())
-        for group in np.unique(self.particles.optics[rows]):
-            correction = odd_correction(self.particles.optics_groups[group], self.plane)
+        particles = self.particles
+        digest.update(image_uids(particles.stacks, particles.at("stack", rows), particles.at("stack_index", rows)).tobytes())
+        for name in ("grey_offset", "grey_gain"):
+            digest.update(particles.at(name, rows).tobytes())
+        optics = particles.at("optics", rows)
+        for group in np.unique(optics):
+            correction = odd_correction(particles.optics_groups[group], self.plane)
             if correction is not None:
-                digest.update((self.particles.optics[rows] == group).tobytes() + correction.tobytes())
+                digest.update((optics == group).tobytes() + correction.tobytes())
         return digest.hexdigest()[:32]
+
+
+def _distinct(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each picture, in their order, and which of these each row shows."""
+    _, first, inverse = np.unique(pictures, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    order = np.argsort(first)
+    rank[order] = np.arange(len(first))
+    return first[order], rank[inverse]
 
 
 @dataclass(frozen=True)
@@ -184,24 +207,24 @@ class Transfer:
 
 def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> Transfer:
     """The CTF of a batch with its even aberrations and magnification, times per-particle scale, at the first `length` coefficients."""
-    group = particles.optics[rows]
+    group = particles.at("optics", rows)
     voltage, aberration, contrast = (
         np.array([getattr(g, name) for g in particles.optics_groups])[group]
         for name in ("voltage_V", "spherical_aberration_A", "amplitude_contrast")
     )
-    column = {name: particles.columns[name][rows] for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_rad", "phase_shift_rad")}
+    column = {name: particles.at(name, rows) for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_rad", "phase_shift_rad")}
     parameters = CtfParameters(
         voltage_V=voltage,
         spherical_aberration_A=aberration,
         amplitude_contrast=contrast,
-        bfactor_A2=particles.ctf_bfactor_A2[rows],
+        bfactor_A2=particles.at("ctf_bfactor_A2", rows),
         magnification=magnification_of(particles.optics_groups, group),
         **column,
     )
     out = np.empty((len(rows), length), np.float32)
     added = even_turns(particles, rows, plane, length)
     ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out, added)
-    return Transfer(out * particles.scale[rows].astype(np.float32)[:, None], parameters.magnification)
+    return Transfer(out * particles.at("scale", rows).astype(np.float32)[:, None], parameters.magnification)
 
 
 def whiten(crops: np.ndarray, transfer: Transfer, root_weight: np.ndarray) -> Whitened:

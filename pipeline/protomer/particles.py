@@ -14,6 +14,8 @@ import numpy as np
 
 from protomer.aberrations import require_usable
 from protomer.errors import InputError
+from protomer.operator_sets import OperatorSet
+from protomer.shared_columns import SharedColumns, column_form, replaced, taken
 
 
 @dataclass(frozen=True)
@@ -99,29 +101,29 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Particles:
-    """n rows of COLUMNS (`columns`), and beside them optics groups, stacks, applied operators, foreign columns and provenance."""
+    """n rows of COLUMNS (`columns`), and beside them optics groups, stacks, applied operators, foreign columns and provenance.
+
+    In an expanded table columns and foreign columns may be SharedColumns: what copies of an image have in common is then held once.
+    """
 
     columns: Mapping[str, np.ndarray]
     optics_groups: tuple[OpticsGroup, ...]
     stacks: tuple[Stack, ...]
     has_poses: bool = False
-    operators: np.ndarray = field(default_factory=lambda: np.eye(3)[None])  # (g, 3, 3) rotation matrices already applied to the copies
+    operators: OperatorSet = field(default_factory=OperatorSet.identity)  # what made the copies: copy c is operator c of them
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)  # foreign columns, (n,) each, under their foreign names
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n = len(self.columns["stack"])
         for name, (dtype, shape, _, _) in COLUMNS.items():
-            column = self.columns.get(name)
-            if column is None or column.shape != (n, *shape) or column.dtype != np.dtype(dtype):
-                raise ValueError(
-                    f"column {name}: expected {dtype} of shape {(n, *shape)}, found "
-                    f"{None if column is None else (column.dtype, column.shape)}"
-                )
-        require_copies_in_one_half(self.columns["image_uid"], self.columns["half"])
+            form = column_form(self.columns, name)
+            if form != (np.dtype(dtype), (len(self), *shape)):
+                raise ValueError(f"column {name}: expected {dtype} of shape {(len(self), *shape)}, found {form}")
+        require_copies_in_one_half(*self.by_image("image_uid", "half"))
 
     def __len__(self) -> int:
-        return len(self.columns["stack"])
+        form = column_form(self.columns, "stack")
+        return form[1][0] if form is not None else 0
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name in COLUMNS:
@@ -131,15 +133,34 @@ class Particles:
     @property
     def is_expanded(self) -> bool:
         """Whether any row is a symmetry copy."""
-        return bool(np.any(self.columns["copy"] > 0))
+        (copy,) = self.by_image("copy")
+        return bool(np.any(copy > 0))
+
+    def by_image(self, *names: str) -> tuple[np.ndarray, ...]:
+        """Columns of the same length that hold every combination of their values: one row per image where copies share them all."""
+        if isinstance(self.columns, SharedColumns) and all(name in self.columns.shared for name in names):
+            return tuple(self.columns.shared[name] for name in names)
+        return tuple(self.columns[name] for name in names)
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A column at some rows, without making a shared column as long as the table."""
+        columns = self.columns
+        if isinstance(columns, SharedColumns) and name in columns.shared:
+            return np.asarray(columns.shared[name][columns.image_row[rows]])
+        return np.asarray(columns[name][rows])
+
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        """Which picture in which stack some rows show, as one integer for each: int64 (n,)."""
+        return (self.at("stack", rows).astype(np.int64) << 32) | self.at("stack_index", rows)
 
     def take(self, rows: np.ndarray) -> Particles:
         """The given rows, in the given order."""
-        return replace(self, columns={k: v[rows] for k, v in self.columns.items()}, extra={k: v[rows] for k, v in self.extra.items()})
+        return replace(self, columns=taken(self.columns, rows), extra=taken(self.extra, rows))
 
     def with_columns(self, **columns: np.ndarray) -> Particles:
         """The same particles with some columns replaced (cast to the schema's dtype)."""
-        return replace(self, columns={**self.columns, **{k: np.asarray(v, COLUMNS[k][0]) for k, v in columns.items()}})
+        new = {name: np.asarray(column, COLUMNS[name][0]) for name, column in columns.items()}
+        return replace(self, columns=replaced(self.columns, new))
 
 
 def empty_columns(n: int) -> dict[str, np.ndarray]:

@@ -204,10 +204,14 @@ def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
 
 
 def reconstruct_halves(
-    setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray
+    setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray, translations_A: np.ndarray | None = None
 ) -> tuple[Halves[np.ndarray], np.ndarray]:
     """Half maps of the full box from given poses, unjoined, unregularised, unmasked; and the map of both halves' sums together, which
-    weighs each coefficient by what each half knows of it, where the mean of the half maps counts both the same."""
+    weighs each coefficient by what each half knows of it, where the mean of the half maps counts both the same.
+
+    operators (g, 3, 3), each followed by a translation (g, 3) where these are given.
+    """
+    translations_px = None if translations_A is None else translations_A / setup.pixel_size_A
     plane, box = setup.store.plane, setup.store.plane.box
     keys: list[Key] = [(0, 0), (1, 0)]
     model = Model({}, noise, operators, plane.radius)
@@ -221,7 +225,7 @@ def reconstruct_halves(
                 accumulators[key] = empty_accumulator(plane.radius)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             batch = whiten(crops, transfer, weights[setup.particles.optics[rows]])
-            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key])
+            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px)
             line.advance(len(rows))
             setup.check_stop()
     totals = add_up_ranks(accumulators, keys, plane.radius, setup.team)

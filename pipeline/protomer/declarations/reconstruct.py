@@ -18,9 +18,9 @@ class ReconstructSettings(JobSettings):
     filter_order: int = setting(8, "order of the Butterworth filter of filter_resolution", minimum=1)
     b_factor: float | None = setting(None, "decay that sharpening undoes; unset: from the Guinier plot", unit="A2")
     flip_hand: bool = setting(False, "mirror the map along z, and the poses with it")
-    helical_twist: float | None = setting(None, "helical symmetry", later=True, unit="deg")
-    helical_rise: float | None = setting(None, "helical symmetry", later=True, unit="A")
-    helical_order: int | None = setting(None, "helical symmetry", later=True)
+    helical_twist: float | None = setting(None, "helix: turn from one subunit to the next, right-handed positive", unit="deg")
+    helical_rise: float | None = setting(None, "helix: distance along z from one subunit to the next", unit="A")
+    helical_order: int | None = setting(None, "helix: how many subunits along every image is inserted at: 0, -1, +1, -2, ...")
     ewald_sign: int = setting(0, "sign of the Ewald-sphere correction", later=True)
 
 

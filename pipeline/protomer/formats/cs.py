@@ -20,7 +20,7 @@ from protomer.formats.cs_export import write_cs_particles
 from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coordinates, require_forms, rotation_from_poses, stack_name
 from protomer.formats.cs_table import Fields, join, read_fields
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
-from protomer.image_uids import image_uids
+from protomer.image_uids import common_identity, image_uids
 from protomer.particles import OpticsGroup, Particles, empty_columns
 
 __all__ = ["read_cs_particles", "write_cs_particles"]
@@ -56,6 +56,8 @@ def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLi
     stacks = open_stacks(distinct, StackSearch(path, project_folder, require_stacks))
     require_inside(stacks, columns["stack"], columns["stack_index"], path)
     columns["image_uid"][:] = image_uids(stacks, columns["stack"], columns["stack_index"])
+    if "sym_expand/src_uid" in fields:
+        columns["image_uid"][:] = common_identity(columns["image_uid"], fields["sym_expand/src_uid"])
     rows, columns["optics"][:] = _optics_rows(fields, n)
     groups = []
     for i, row in enumerate(rows):

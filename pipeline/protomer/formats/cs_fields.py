@@ -52,7 +52,7 @@ FORMS: dict[str, tuple[str, tuple[int, ...]]] = {
     "ctf/amp_contrast": ("iuf", ()), "ctf/tilt_A": ("iuf", (2,)), "ctf/shift_A": ("iuf", (2,)), "ctf/trefoil_A": ("iuf", (2,)),
     "ctf/tetra_A": ("iuf", (4,)), "ctf/anisomag": ("iuf", (4,)), "alignments3D/pose": ("iuf", (3,)), "alignments3D/shift": ("iuf", (2,)),
     "alignments3D/psize_A": ("iuf", ()), "location/micrograph_path": ("S", ()), "location/center_x_frac": ("iuf", ()),
-    "location/center_y_frac": ("iuf", ()), "location/micrograph_shape": ("iuf", (2,)),
+    "location/center_y_frac": ("iuf", ()), "location/micrograph_shape": ("iuf", (2,)), "sym_expand/src_uid": ("iu", ()),
     **{number.field: ("iuf" if number.dtype == "<f4" else "iu", ()) for number in NUMBERS}}
 _LARGEST = {"alignments3D/split": 1}
 _WHOLE_AND_SMALL = ("blob/idx", "blob/shape", "ctf/exp_group_id", *(number.field for number in NUMBERS if number.dtype == "<u4"))

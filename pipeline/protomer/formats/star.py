@@ -19,7 +19,7 @@ from protomer.formats import star_columns as tags
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.formats.star_export import write_star_particles
 from protomer.formats.star_text import Columns, as_column, numbers, read_blocks, whole_numbers
-from protomer.image_uids import image_uids
+from protomer.image_uids import common_identity, image_uids
 from protomer.particles import OpticsGroup, Particles, empty_columns
 
 __all__ = ["read_star_particles", "write_star_particles"]
@@ -47,6 +47,8 @@ def read_star_particles(path: str | os.PathLike[str], pixel_size_A: float | None
     stacks = open_stacks(names, search)
     require_inside(stacks, columns["stack"], columns["stack_index"], path)
     columns["image_uid"][:] = image_uids(stacks, columns["stack"], columns["stack_index"])
+    if tags.SOURCE in table:
+        columns["image_uid"][:] = common_identity(columns["image_uid"], table[tags.SOURCE])
     rows, columns["optics"][:] = _optics_rows(path, blocks, table)
     groups = []
     for i, row in enumerate(rows):

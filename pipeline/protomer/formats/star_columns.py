@@ -18,6 +18,7 @@ DEGREE = np.pi / 180.0
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
 ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
+SOURCE = "protomerSource"  # image_uid of a symmetry copy's image; RELION keeps labels that it does not know
 TOLERANCE = 1e-12
 
 
@@ -63,6 +64,7 @@ NUMBERS = (
     Number("rlnClassNumber", "class_number"),
     Number("rlnLogLikeliContribution", "log_likelihood"),
     Number("rlnHelicalTubeID", "filament"),
+    Number("protomerSymmetryCopy", "copy"),
 )
 
 

@@ -33,6 +33,8 @@ def write_star_particles(path: str | os.PathLike[str], particles: Particles, pro
     _put_numbers(table, particles)
     _put_micrographs(table, particles)
     _put_poses(table, particles, pixel_sizes, is_old)
+    if particles.is_expanded:
+        table[tags.SOURCE] = as_column([str(uid) for uid in particles.image_uid.tolist()])
     if is_old:
         _put_optics_per_particle(table, particles, pixel_sizes)
         write_blocks(path, {"": table})

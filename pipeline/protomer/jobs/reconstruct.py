@@ -9,6 +9,7 @@ import numpy as np
 
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
+from protomer.events import Events
 from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
 from protomer.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.footprint import Work
@@ -17,13 +18,13 @@ from protomer.half_sets import warn_of_small_halves
 from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.operator_sets import OperatorSet, operators_of
 from protomer.particles import Particles
 from protomer.refinement import reconstruct_halves, survey_images
 from protomer.refinement_setup import Setup
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
-from protomer.symmetry import operators
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -35,12 +36,14 @@ MIRROR = np.diag([1.0, 1.0, -1.0])
 def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
     """Load, insert, solve, measure, save."""
     particles = load(inputs, settings)
+    warn_of_copies(particles, operators_of(inputs.symmetry, inputs.axes, settings), job.events)
     warn_of_small_halves(particles.half, job.events)
     mask = load_mask(inputs, particles)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     poses = known_poses(particles, setup.pixel_size_A)
-    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, setup.operators)
+    operators = operators_of(inputs.symmetry, inputs.axes, settings)
+    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, operators.rotations, operators.translations_A)
     if not job.team.is_first:
         return {}
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
@@ -55,7 +58,14 @@ def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
     if not settings.flip_hand:
         return particles
     mirrored = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
-    return particles.with_columns(rotation=quaternions_from_matrices(mirrored))
+    return replace(particles.with_columns(rotation=quaternions_from_matrices(mirrored)), operators=particles.operators.mirrored())
+
+
+def warn_of_copies(particles: Particles, operators: OperatorSet, events: Events) -> None:
+    """Warn where copies are copied once more."""
+    if particles.is_expanded and len(operators) > 1:
+        events.warn("expanded_twice", f"the particles are symmetry-expanded and are inserted under {operators.name} all the same: what the "
+                    "map shows is the mean over both, which hides how copies differ; leave --symmetry out to see it")
 
 
 def load_mask(inputs: Inputs, particles: Particles) -> Volume | None:
@@ -88,7 +98,7 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         batches,
         numbers,
         job.team,
-        operators(inputs.symmetry, inputs.axes),
+        operators_of(inputs.symmetry, inputs.axes, settings).rotations,
         pixel_A,
         0,
         0.0,
@@ -133,8 +143,9 @@ def finish(
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
-    write_report(record, particles, job)
-    return map_summary(particles, record)
+    symmetry = operators_of(inputs.symmetry, inputs.axes, settings).name
+    write_report(record, particles, symmetry, job)
+    return {**map_summary(particles, record), "operators": symmetry}
 
 
 def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
@@ -143,12 +154,12 @@ def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
     return Volume(apply_shell_filter(volume.data, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), volume.voxel_size_A)
 
 
-def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
+def write_report(record: MapRecord, particles: Particles, symmetry: str, job: JobRun) -> None:
     """report.html."""
     fsc = record.fsc
     assert fsc is not None
     report = Report(
-        "Reconstruction", job.events.warnings, {"particles": len(particles), "symmetry": record.symmetry, "FSC mask": fsc.mask_name}
+        "Reconstruction", job.events.warnings, {"particles": len(particles), "symmetry": symmetry, "FSC mask": fsc.mask_name}
     )
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.section("Resolution")
@@ -163,7 +174,7 @@ def write_report(record: MapRecord, particles: Particles, job: JobRun) -> None:
 def work_of(settings: ReconstructSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
     """What decides the memory of the rank with these batches."""
     own = [batches[n] for n in numbers]
-    return Work(sum(len(b.rows) for b in own), box, 2, len({b.key for b in own}), settings.half_precision, threads)
+    return Work(sum(b.pictures for b in own), box, 2, len({b.key for b in own}), settings.half_precision, threads)
 
 
 def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int) -> Plan:
@@ -173,7 +184,7 @@ def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int
     coefficients = len(particles) * len(HalfPlane(box, largest_radius(box)))
     batches = make_batches(particles, 1, settings.seed)
     works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
-    order = len(operators(inputs.symmetry, inputs.axes))
+    order = len(operators_of(inputs.symmetry, inputs.axes, settings))
     return Plan(
         max(work.image_bytes + work.reconstruction_bytes for work in works),
         40 * box**3,

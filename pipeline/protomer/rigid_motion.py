@@ -1,0 +1,151 @@
+"""Turning and shifting maps, masks and the poses that belong to them, all by one motion.
+
+(1) x' = Q x + d, x in angstrom from the box centre (index box // 2)
+(2) a map: V'(k) = exp(-2 pi i k.d) V(Q^T k), one interpolation of its transform (protomer_kernels.volume_sampling), exact to float32
+(3) a pose: R' = Q R, shift' = shift + (R'^T d)_xy                       so that the moved map has the same image in the moved pose
+(4) its covariance, errors (omega about the map's axes, shift): omega' = Q omega, and by (3) shift' takes (R'^T [d]x Q omega)_xy with it
+
+Only what lies in the sphere inscribed in the box can turn and stay in it. Outside, a moved map holds the solvent's grey value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.fft
+from scipy import ndimage
+
+from protomer.particles import Particles
+from protomer.volumes import Volume
+from protomer_kernels.masks import sphere_mask
+from protomer_kernels.nufft import half_plane_frequencies
+from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
+from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
+
+EDGE_PX = 2.0  # over which a map fades into the solvent where its sphere ends
+ROTATION_TOLERANCE = 1e-6
+_LOWER = np.tril_indices(5)
+
+
+@dataclass(frozen=True)
+class RigidMotion:
+    """Eq. (1): `rotation` Q (3, 3) float64, `shift_A` d (3,) float64 [x, y, z]. Raises ValueError where Q is no rotation."""
+
+    rotation: np.ndarray
+    shift_A: np.ndarray
+
+    def __post_init__(self) -> None:
+        rotation, shift_A = np.asarray(self.rotation, np.float64), np.asarray(self.shift_A, np.float64)
+        if rotation.shape != (3, 3) or shift_A.shape != (3,) or not (np.isfinite(rotation).all() and np.isfinite(shift_A).all()):
+            raise ValueError(f"a motion is a (3, 3) rotation and a (3,) shift, found {rotation.shape} and {shift_A.shape}")
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
+            raise ValueError("the matrix of a motion is not a rotation")
+        object.__setattr__(self, "rotation", rotation)
+        object.__setattr__(self, "shift_A", shift_A)
+
+    @classmethod
+    def none(cls) -> RigidMotion:
+        """The motion that leaves all where it is."""
+        return cls(np.eye(3), np.zeros(3))
+
+    @property
+    def angle_deg(self) -> float:
+        """The angle by which it turns, degrees."""
+        small = np.linalg.norm(self.rotation - np.eye(3)) / np.sqrt(8.0)
+        return float(np.rad2deg(2.0 * np.arcsin(min(small, 1.0))))
+
+    @property
+    def distance_A(self) -> float:
+        """How far it takes the box centre, angstrom."""
+        return float(np.linalg.norm(self.shift_A))
+
+    @property
+    def inverse(self) -> RigidMotion:
+        """The motion that undoes it."""
+        return RigidMotion(self.rotation.T, -self.rotation.T @ self.shift_A)
+
+    def after(self, first: RigidMotion) -> RigidMotion:
+        """The motion that does `first`, then this one."""
+        return RigidMotion(self.rotation @ first.rotation, self.rotation @ first.shift_A + self.shift_A)
+
+    def points(self, positions_A: np.ndarray) -> np.ndarray:
+        """Eq. (1) for positions (..., 3) [x, y, z] in angstrom."""
+        return np.asarray(positions_A) @ self.rotation.T + self.shift_A
+
+    def operators(self, operators: np.ndarray) -> np.ndarray:
+        """Rotations (g, 3, 3) of the old frame as they are in the new one: Q g Q^T."""
+        return np.asarray(self.rotation @ operators @ self.rotation.T)
+
+    def to_mapping(self) -> dict[str, list[list[float]] | list[float]]:
+        """As plain numbers, for JSON and YAML: rotation row by row, shift in angstrom."""
+        return {"rotation": self.rotation.tolist(), "shift_A": self.shift_A.tolist()}
+
+
+def move_volume(volume: Volume, motion: RigidMotion) -> Volume:
+    """Eq. (2): the map moved. Frequencies beyond Nyquist (the corners of the transform) and what leaves the box are lost."""
+    box, step_A = volume.box, volume.voxel_size_A
+    if _is_nothing(motion, step_A):
+        return volume
+    sphere = sphere_mask(box, 0.5 * box - 1 - EDGE_PX, EDGE_PX)
+    outside = volume.data[sphere == 0]
+    solvent = np.float32(np.median(outside))
+    moved = moved_transform((volume.data - solvent) * sphere, motion.rotation, motion.shift_A / step_A)
+    data = scipy.fft.fftshift(scipy.fft.irfftn(moved, s=(box,) * 3)).astype(np.float32)
+    z, y, x = (float(box // 2 + s) for s in motion.shift_A[::-1] / step_A)
+    data *= sphere_mask(box, 0.5 * box, 0.0, (z, y, x))  # what the shift brought round from the other side of the box
+    return Volume(data + solvent, step_A)
+
+
+def moved_transform(data: np.ndarray, rotation: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
+    """Eq. (2) for a cube (D, D, D): its real FFT about the box centre, (D, D, D // 2 + 1) complex64; any orthogonal matrix will do."""
+    box, limit = len(data), (len(data) - 1) // 2
+    k, kx = half_plane_frequencies(box)
+    grid = sampling_grid(data, limit)
+    out = np.empty((box, box, len(kx)), np.complex64)
+    for z, kz in enumerate(k):
+        points = np.stack(np.broadcast_arrays(kx, k[:, None], kz), axis=-1).astype(np.float64)
+        out[z] = sample_volume_ft(grid, limit, points @ rotation) * np.exp(-2j * np.pi * (points @ shift_px) / box)
+    return out
+
+
+def move_mask(mask: Volume, motion: RigidMotion) -> Volume:
+    """A mask moved by linear interpolation, which keeps it between 0 and 1 where a sharper one would ring; 0 comes in from outside."""
+    if _is_nothing(motion, mask.voxel_size_A):
+        return mask
+    back = motion.inverse
+    matrix = back.rotation[::-1, ::-1]  # of [z, y, x]
+    centre = np.full(3, mask.box // 2, float)
+    offset = centre - matrix @ centre + back.shift_A[::-1] / mask.voxel_size_A
+    data = ndimage.affine_transform(mask.data, matrix, offset, order=1, mode="constant", cval=0.0)
+    return Volume(np.clip(data, 0.0, 1.0).astype(np.float32), mask.voxel_size_A)
+
+
+def move_particles(particles: Particles, motion: RigidMotion) -> Particles:
+    """Eqs. (3) and (4) for every row; operators that made copies move with the map. Raises ValueError without poses."""
+    if not particles.has_poses:
+        raise ValueError("particles without poses cannot be moved")
+    rotation = motion.rotation @ matrices_from_quaternions(particles.rotation)
+    shift_A = particles.shift_A + np.einsum("nij,i->nj", rotation, motion.shift_A)[:, :2]
+    covariance = _moved_covariance(particles.pose_covariance, rotation, motion)
+    moved = particles.with_columns(rotation=quaternions_from_matrices(rotation), shift_A=shift_A, pose_covariance=covariance)
+    return replace(moved, operators=particles.operators.moved(motion.rotation, motion.shift_A))
+
+
+def _moved_covariance(packed: np.ndarray, rotation: np.ndarray, motion: RigidMotion) -> np.ndarray:
+    """Eq. (4) for lower triangles (n, 15), given the moved rotations (n, 3, 3)."""
+    x, y, z = motion.shift_A
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    full = np.zeros((len(packed), 5, 5))
+    full[:, _LOWER[0], _LOWER[1]] = full[:, _LOWER[1], _LOWER[0]] = packed
+    jacobian = np.zeros((len(packed), 5, 5))
+    jacobian[:, :3, :3] = motion.rotation
+    jacobian[:, 3:, :3] = (rotation.transpose(0, 2, 1) @ cross @ motion.rotation)[:, :2]
+    jacobian[:, 3, 3] = jacobian[:, 4, 4] = 1.0
+    moved = jacobian @ full @ jacobian.transpose(0, 2, 1)
+    return np.asarray(moved[:, _LOWER[0], _LOWER[1]])
+
+
+def _is_nothing(motion: RigidMotion, voxel_size_A: float) -> bool:
+    """Whether the motion is exactly none, so that interpolation would only do harm."""
+    return bool(np.array_equal(motion.rotation, np.eye(3)) and np.abs(motion.shift_A).max() < 1e-9 * voxel_size_A)

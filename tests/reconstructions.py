@@ -1,0 +1,65 @@
+"""Maps from simulated images at their true poses, without a job around it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from protomer.expectation import make_batches
+from protomer.formats.mrc import write_stack
+from protomer.image_uids import image_uids
+from protomer.images import ImageStore, common_frame
+from protomer.jobs.reconstruct import known_poses
+from protomer.operator_sets import OperatorSet
+from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.randomness import uniform
+from protomer.ranks import Team
+from protomer.refinement import reconstruct_halves, survey_images
+from protomer.refinement_setup import Setup
+from protomer.simulation import SimulatedData
+from protomer.volumes import Halves
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+
+
+def as_particles(data: SimulatedData, folder: Path) -> Particles:
+    """Simulated images in folder/images.mrcs with their true poses and CTF; half-sets by image."""
+    design, truth, number = data.design, data.truth, len(data.images)
+    path = folder / "images.mrcs"
+    write_stack(path, data.images, design.pixel_size_A)
+    columns = empty_columns(number)
+    for name in ("rotation", "shift_A", "defocus_u_A", "defocus_v_A", "defocus_angle_rad"):
+        columns[name][:] = getattr(truth, name)
+    columns["stack_index"][:] = np.arange(number)
+    stacks = (Stack(str(path), number, design.box, path.stat().st_size, path.stat().st_mtime_ns, "0" * 64),)
+    columns["image_uid"][:] = image_uids(stacks, columns["stack"], columns["stack_index"])
+    columns["half"][:] = uniform(1, columns["image_uid"], "half-set") < 0.5
+    group = OpticsGroup("simulated", design.voltage_V, design.spherical_aberration_A, design.amplitude_contrast, design.pixel_size_A,
+                        design.box)
+    return Particles(columns, (group,), stacks, True)
+
+
+def store_of(particles: Particles, **how: Any) -> ImageStore:
+    """The images of all batches."""
+    box, _ = common_frame(particles)
+    return ImageStore(particles, HalfPlane(box, largest_radius(box)), [b.rows for b in make_batches(particles, 1, 0)], **how)
+
+
+def rebuilt(particles: Particles, operators: OperatorSet | None = None) -> tuple[Halves[np.ndarray], np.ndarray]:
+    """Half maps and the map of both, from the particles' own poses under the operators."""
+    group, poses = operators or OperatorSet.identity(), known_poses(particles, common_frame(particles)[1])
+    setup = setup_of(particles, group)
+    noise, largest = survey_images(setup, len(particles.optics_groups))
+    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.translations_A)
+
+
+def setup_of(particles: Particles, operators: OperatorSet) -> Setup:
+    """What a reconstruction works with, on one rank and one thread."""
+    batches, (_, pixel_A) = make_batches(particles, 1, 0), common_frame(particles)
+    line = SimpleNamespace(advance=lambda number: None)
+    return Setup(particles, store_of(particles), batches, range(len(batches)), Team(), operators.rotations, pixel_A, 0, 0.0, True, 0, 1,
+                 lambda label, total: nullcontext(line), np.zeros((1, 1)))
