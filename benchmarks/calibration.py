@@ -3,9 +3,9 @@
 python benchmarks/calibration.py [--share 1.0] [--threads 1] [--only NAME,...]
 
 `clear`: 1,000 images at signal over noise 0.1 in the particle's disc; `dim` and `realistic`: the cases of hard_cases.py. First with the
-true map, where numbers fitted to one set of images are applied to another; then as whole refinements write them into particles.h5 (there the
-covariance of the rotation alone counts: the truth's frame is known only up to a shift). Right: within 10 degrees. A refined map's posterior
-is fitted to images made from that map (rehearsal.py): the truth is not used.
+true map, where numbers fitted to one set of images are applied to another; then as whole refinements write them into particles.h5. There
+the covariance of the rotation alone counts: the truth's frame is known only up to a shift. Right: within 10 degrees. A refined map's
+posterior is fitted to images made from that map (rehearsal.py): the truth is not used.
 """
 
 from __future__ import annotations
