@@ -8,9 +8,10 @@ A group is carried where the map agrees with itself under every one of its opera
 (3) it is beyond chance: above the mean plus CHANCE_SDS standard deviations of the best correlations that this map reaches for those cyclic
     groups of prime order that fail (1); the search for them was the same, so that they show what searching alone gives
 
-A map that carries a group carries its subgroups, so that a group is only tried where its subgroups of prime order were found: C4 after C2,
-D7 after C7 and C2. What fails is listed with the reason. That a map carries C2 and not C4, or D7 and not D14, is decided by the same rule:
-an operator of the larger group has the correlation of a wrong one.
+What stays below (1) in the coarse band, where the signal is strongest, is not fitted any finer. A map that carries a group carries its
+subgroups, so that a group is only tried where its subgroups of prime order were found: C4 after C2, D7 after C7 and C2. What fails is
+listed with the reason. That a map carries C2 and not C4, or D7 and not D14, is decided by the same rule: an operator that only the larger
+group has reaches the correlation of a wrong one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from protomer.symmetry_search import fine_fit, fits_about, fits_of_cyclic, highe
 CARRIED = 0.7
 LEAST = 0.5
 CHANCE_SDS = 4.0
+LIKELY = 0.8  # of the best coarse correlation of an axis: one below it is not the axis of a larger group
 PRIMES = (2, 3, 5, 7, 11)
 CANDIDATES = (*(f"C{n}" for n in range(2, 13)), *(f"D{n}" for n in range(2, 10)), "T", "O", "I")
 _INSIDE = {"T": ("C2", "C3", "D2"), "O": ("C2", "C3", "C4", "D2", "D3", "D4", "T"), "I": ("C2", "C3", "C5", "D2", "D3", "D5", "T")}
@@ -147,13 +149,16 @@ def _words(fit: AxisFit, threshold: float) -> str:
 
 
 def _fit_of(spectrum: MapSpectrum, name: str, axes: str, cyclic: dict[str, list[AxisFit]]) -> AxisFit:
-    """The best fit of a group; `cyclic` keeps the coarse fits of axes, which other groups begin from."""
+    """The best fit of a group, fine where it is worth it; `cyclic` keeps the coarse fits of axes, which other groups begin from."""
     these = operators(name, axes)
     axis, about = highest_axis(these)
     primary = f"C{len(about)}"
     if primary not in cyclic:
         cyclic[primary] = fits_of_cyclic(spectrum, operators(primary))
-    if primary == name:
-        return fine_fit(spectrum, these, cyclic[name])
-    onto = RigidMotion(turn_onto(np.array([0.0, 0.0, 1.0]), axis), np.zeros(3))
-    return fine_fit(spectrum, these, fits_about(spectrum, these, [replace(fit, motion=onto.after(fit.motion)) for fit in cyclic[primary]]))
+    coarse = cyclic[primary]
+    if primary != name:
+        onto = RigidMotion(turn_onto(np.array([0.0, 0.0, 1.0]), axis), np.zeros(3))
+        likely = [fit for fit in coarse if _weakest(fit) > LIKELY * _weakest(coarse[0])]
+        coarse = fits_about(spectrum, these, [replace(fit, motion=onto.after(fit.motion)) for fit in likely])
+    hopeful = [fit for fit in coarse if _weakest(fit) >= least_correlation(expected_correlation(spectrum))]
+    return fine_fit(spectrum, these, hopeful) if hopeful else coarse[0]
