@@ -64,7 +64,7 @@ def main() -> None:
         seconds = time.process_time() - start
         angle_deg, distance_A = missed(fit.motion.after(moved_by), group)
         rows.append((angle_deg, distance_A / volume.voxel_size_A, seconds, fit.score))
-        print(f"{draw:3d}  {angle_deg:8.4f} degrees  {rows[-1][1]:8.4f} voxels  {seconds:6.2f} CPU s  correlation {fit.score:.4f}", flush=True)
+        print(f"{draw:3d} {angle_deg:8.4f} degrees {rows[-1][1]:8.4f} voxels {seconds:6.2f} CPU s  correlation {fit.score:.4f}", flush=True)
     angle, voxels, seconds, _ = np.array(rows).T
     within = int(((angle <= BOUND_DEG) & (voxels <= BOUND_VOXELS)).sum())
     print(f"{chosen.group}, box {volume.box} of {volume.voxel_size_A:.3g} A: {within} of {len(rows)} within {BOUND_DEG} degrees and "

@@ -26,9 +26,9 @@ from protomer.symmetry import rotation_about
 
 STEP_WAVES = 0.25  # of the scan, in finest waves at the particle's radius
 SHIFT_RADII = 0.35  # places of the axis that are tried about the centre of mass, in particle radii
-SCAN_POINTS = 1500
+SCAN_POINTS = 1200
 DIRECTIONS_AT_ONCE = 50
-KEPT_DIRECTIONS, KEPT_TURNS, KEPT_FITS = 8, 4, 3
+KEPT_DIRECTIONS, KEPT_TURNS, KEPT_FITS = 6, 4, 3
 EQUAL = 0.02  # correlations that differ by less are equally good
 
 

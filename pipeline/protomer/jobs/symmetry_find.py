@@ -14,6 +14,7 @@ from protomer.errors import InputError
 from protomer.finishing import require_mask_values, write_maps
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_header, read_volume, write_volume
+from protomer.helical_finding import run_helical
 from protomer.job_run import Inputs, JobRun, Plan
 from protomer.mask_rule import find_support
 from protomer.particles import Particles
@@ -44,6 +45,8 @@ class Given:
 def run(inputs: Inputs, settings: SymmetryFindSettings, job: JobRun) -> dict[str, Any]:
     """Find, move, check, write."""
     given = load(inputs, settings)
+    if inputs.symmetry.strip().lower() == "helical":
+        return run_helical(given.map, given.record.half_maps if given.record is not None else None, settings, job)
     half_maps = given.record.half_maps if given.record is not None else None
     spectrum = spectrum_for(given.map, given.mask, half_maps, settings.low_pass)
     if inputs.symmetry.strip().lower() == "any":
@@ -86,7 +89,7 @@ def warn_of_trouble(found: Found, given: Given, job: JobRun) -> None:
         support = Volume(find_support(given.map).voxels.astype(np.float32), given.map.voxel_size_A)
         lost = 1.0 - float(move_mask(support, found.motion).data.sum()) / max(float(support.data.sum()), 1.0)
         if lost > LARGEST_LOSS:
-            job.events.warn("map_leaves_box", f"{100 * lost:.0f}% of the density leaves the box: pad the map and the images to a larger one")
+            job.events.warn("map_leaves_box", f"{100 * lost:.0f}% of the density leaves the box: pad map and images to a larger one")
     if given.record is None:
         job.events.warn("no_half_maps", "without half maps it is not known how much agreement the noise allows: a noisy map may carry a "
                                         "group that is not found here, and copies that differ a little may be called the same")

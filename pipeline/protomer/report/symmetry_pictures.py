@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,25 @@ def _turned(plane: np.ndarray, angle_deg: float) -> np.ndarray:
     matrix = np.array([[cosine, -sine], [sine, cosine]])  # of (y, x), from the new picture to the old
     centre = np.full(2, len(plane) // 2, float)
     return np.asarray(ndimage.affine_transform(plane, matrix, centre - matrix @ centre, order=3, mode="nearest"))
+
+
+@styled
+def helix_figure(surface: np.ndarray, step_A: float, marks: Sequence[tuple[float, float]]) -> Figure:
+    """Self-correlation (turns, moves) over turns from -180 to 180 degrees and moves; marks: the first copies of a helix."""
+    figure, (panel,) = new_figure(width_in=8.5, height_in=4.6)
+    turns, moves = surface.shape
+    picture = panel.imshow(np.roll(surface, turns // 2, axis=0).T, cmap="viridis", origin="lower", aspect="auto", interpolation="nearest",
+                           vmin=min(0.0, float(np.percentile(surface, 1))), vmax=1.0,
+                           extent=(-180.0 - 180.0 / turns, 180.0 - 180.0 / turns, -step_A / 2, (moves - 0.5) * step_A))
+    for number, (twist_deg, rise_A) in enumerate(marks):
+        panel.plot([twist_deg], [rise_A], "o", markerfacecolor="none", markeredgecolor="white", markersize=13 if number == 0 else 8)
+    panel.set(xlabel="turn about z (degrees, right-handed positive)", ylabel="move along z (Å)")
+    panel.grid(False)
+    bar = figure.colorbar(picture, ax=panel, shrink=0.9, pad=0.02)
+    bar.set_label("self-correlation", color=INK)
+    bar.ax.tick_params(color=INK, labelcolor=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
 
 
 @styled
