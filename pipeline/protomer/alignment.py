@@ -15,6 +15,7 @@ from protomer_kernels.posterior import distinct_modes, mode_weights, presence_lo
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
 
+IDENTITY = np.eye(3)[None]
 MODES = 4
 SAME_MODE_RAD = 0.12
 STARTS_APART_RAD = 0.1
@@ -46,25 +47,55 @@ class Search:
 
 @dataclass(frozen=True)
 class Reference:
-    """What images are compared with: a Fourier volume, and its slices at the grid's rotations where a global search is wanted."""
+    """What images are compared with: a Fourier volume, and its slices at the grid's rotations where a global search is wanted.
+
+    Poses that differ by one of `operators` are the same. Those that differ by one of `mates`, a group that the map has only nearly, look
+    alike at low frequency: one of them is searched for, and all are climbed from there and told apart.
+    """
 
     volume_ft: np.ndarray  # (n, n, r + 1, 2) float32
     plane: HalfPlane
     operators: np.ndarray  # (g, 3, 3)
+    mates: np.ndarray  # (m, 3, 3), the identity alone where symmetry is not relaxed
     grid: np.ndarray  # (G, 3, 3) float64
     slices: np.ndarray  # (G, 2, K) float32, K up to the grid's radius
     shifts_px: np.ndarray  # (S, 2)
 
     @classmethod
-    def prepare(cls, volume: np.ndarray, plane: HalfPlane, radius: int, operators: np.ndarray, search: Search, workers: int) -> Reference:
+    def prepare(
+        cls,
+        volume: np.ndarray,
+        plane: HalfPlane,
+        radius: int,
+        operators: np.ndarray,
+        search: Search,
+        workers: int,
+        mates: np.ndarray = IDENTITY,
+    ) -> Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
         volume_ft = transform_volume(volume, radius, workers=workers)
         quaternions = super_fibonacci_grid(search.grid_rotations)
-        grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, operators)])
+        alike = mates if len(mates) > 1 else operators
+        grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike)])
         length = plane.prefix(search.grid_radius)
         slices = np.empty((len(grid), 2, length), np.float32)
         extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
-        return cls(volume_ft, plane, operators, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+        return cls(volume_ft, plane, operators, mates, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+
+    @property
+    def alike(self) -> np.ndarray:
+        """The group under which a coarse search cannot, or need not, tell poses apart."""
+        return self.mates if len(self.mates) > 1 else self.operators
+
+    @property
+    def modes(self) -> int:
+        """How many modes an image may have."""
+        return mode_count(self.mates)
+
+    def with_mates(self, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Starts (n, k, ...) and all their mates, (n, k m, ...)."""
+        mates = np.einsum("mij,nkjl->nkmil", self.mates, rotation).reshape(len(rotation), -1, 3, 3)
+        return mates, np.repeat(shift, len(self.mates), axis=1), np.repeat(present, len(self.mates), axis=1)
 
     def scaled(self, factor: float) -> Reference:
         """The reference of the map times a factor."""
@@ -85,6 +116,11 @@ class Poses:
     log_odds: np.ndarray
 
 
+def mode_count(mates: np.ndarray) -> int:
+    """How many modes an image may have where it may lie at any of these mates (m, 3, 3)."""
+    return max(MODES, len(mates))
+
+
 def search_globally(batch: Whitened, reference: Reference, search: Search, threads: int) -> Poses:
     """All of SO(3) (one asymmetric unit of it) and a disc of shifts.
 
@@ -101,10 +137,10 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     sums = np.empty((number, 0, SUMS))
     for at, stage in enumerate(search.stages):
         if at:
-            rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, stage.keep, STARTS_APART_RAD)
+            rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.alike, stage.keep, STARTS_APART_RAD)
         sums = _climb(batch, reference, rotation, shift, present, stage.radius, stage.steps)
-    rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.operators, MODES, STARTS_APART_RAD)
-    return refine_modes(batch, reference, search, rotation, shift, present)
+    rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
+    return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present))
 
 
 def refine_modes(
@@ -115,9 +151,9 @@ def refine_modes(
     number, modes = present.shape
     covariance = np.empty((number * modes, 15))
     log_determinant = covariance_and_log_determinant(sums.reshape(-1, SUMS), covariance).reshape(number, modes)
-    order = np.empty((number, MODES), np.int64)
+    order = np.empty((number, reference.modes), np.int64)
     log_likelihood = np.where(present, sums[..., 0], -np.inf)
-    distinct_modes(rotation, log_likelihood, reference.operators, SAME_MODE_RAD, order)
+    distinct_modes(rotation, log_likelihood, reference.operators, min(SAME_MODE_RAD, np.pi / len(reference.mates)), order)
     picked, present = np.maximum(order, 0), order >= 0
     present &= np.take_along_axis(np.isfinite(log_likelihood), picked, axis=1)
     rows = np.arange(number)[:, None]

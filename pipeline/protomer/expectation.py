@@ -7,14 +7,14 @@ Particles are divided by half-set and, within a half, by fold: an image is compa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit
 
 from protomer.aberrations import usable_radius
-from protomer.alignment import LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
+from protomer.alignment import IDENTITY, LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.particles import Particles
 from protomer.randomness import uniform
@@ -93,12 +93,12 @@ class PoseTable:
         return np.asarray(expit(self.log_odds))
 
     @classmethod
-    def empty(cls, number: int) -> PoseTable:
+    def empty(cls, number: int, modes: int = MODES) -> PoseTable:
         """No modes yet."""
         return cls(
-            np.zeros((number, MODES, 4)),
-            np.zeros((number, MODES, 2)),
-            np.zeros((number, MODES)),
+            np.zeros((number, modes, 4)),
+            np.zeros((number, modes, 2)),
+            np.zeros((number, modes)),
             np.full(number, -np.inf),
             np.zeros((number, 15)),
             np.zeros(number),
@@ -127,12 +127,18 @@ P = TypeVar("P", Poses, PoseTable)
 
 @dataclass(frozen=True)
 class Model:
-    """What one E-step compares images with. `noise` (groups, shells) is sigma^2 of each shell; maps are of the images' field of view."""
+    """What one E-step compares images with. `noise` (groups, shells) is sigma^2 of each shell; maps are of the images' field of view.
+    `mates` (m, 3, 3): a group that the maps have only nearly (alignment.Reference)."""
 
     maps: Mapping[Key, np.ndarray]
     noise: np.ndarray
     operators: np.ndarray
     insertion_radius: int
+    mates: np.ndarray = field(default_factory=lambda: IDENTITY)
+
+    def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int) -> Reference:
+        """The map of a half and fold, to compare images with."""
+        return Reference.prepare(self.maps[key], plane, self.insertion_radius, self.operators, search, threads, self.mates)
 
     def root_weight(self, plane: HalfPlane, length: int) -> np.ndarray:
         """sqrt(m) / sigma at the first `length` coefficients: (groups, length) float32."""
@@ -182,13 +188,15 @@ def expect(
         key, rows = batches[number].key, batches[number].rows
         if reference is None or key != current:
             current = key
-            reference = Reference.prepare(model.maps[key], plane, model.insertion_radius, model.operators, search, context.threads)
+            reference = model.reference(key, plane, search, context.threads)
             accumulators[key] = empty_accumulator(model.insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
         if not context.marginalise:
             poses = replace(poses, weight=np.eye(1, poses.weight.shape[1]) * (poses.weight[:, :1] > 0))
+        if context.draw is not None:
+            poses = drawn(poses, context.draw[rows])
         counted = counted_by_presence(poses) if context.null_class else poses
         insert_poses(batch, counted, plane, model.operators, context.scale, context.threads, accumulators[key])
         residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
@@ -196,7 +204,7 @@ def expect(
         context.advance(len(rows))
     joined = PoseTable(
         *(
-            np.concatenate([getattr(f, name) for f in found] or [getattr(PoseTable.empty(0), name)])
+            np.concatenate([getattr(f, name) for f in found] or [getattr(pose_table, name)[:0]])
             for name in PoseTable.__dataclass_fields__
         )
     )
@@ -216,6 +224,17 @@ class Context:
     advance: Callable[[int], None]
     null_class: bool = False
     marginalise: bool = True
+    draw: np.ndarray | None = None
+
+
+def drawn(poses: Poses, at: np.ndarray) -> Poses:
+    """Each image at one mode, the one at which its cumulated weights pass `at` (n,); it becomes the first and has all the weight."""
+    passed = np.cumsum(poses.weight, axis=1) <= at[:, None] * poses.weight.sum(axis=1, keepdims=True)
+    chosen = np.minimum(passed.sum(axis=1), poses.weight.shape[1] - 1)
+    order = np.argsort(np.arange(poses.weight.shape[1]) != chosen[:, None], axis=1, kind="stable")
+    rows = np.arange(len(order))[:, None]
+    one = np.eye(1, order.shape[1]) * (poses.weight.sum(axis=1, keepdims=True) > 0)
+    return replace(poses, rotation=poses.rotation[rows, order], shift_px=poses.shift_px[rows, order], weight=one)
 
 
 def counted_by_presence(poses: P) -> P:
@@ -234,11 +253,17 @@ def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, 
         if is_global:
             parts.append(search_globally(part, reference, search, threads))
         else:
-            present = known.weight[chosen] > LEAST_WEIGHT
-            parts.append(refine_modes(part, reference, search, known.rotation[chosen], known.shift_px[chosen], present))
+            parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference)))
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
     return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+
+
+def _known_starts(known: Poses, chosen: np.ndarray, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotations, shifts and presence of the modes to climb from: those that weigh something, or the heaviest and all its mates."""
+    if len(reference.mates) > 1:
+        return reference.with_mates(known.rotation[chosen, :1], known.shift_px[chosen, :1], np.ones((len(chosen), 1), bool))
+    return known.rotation[chosen], known.shift_px[chosen], known.weight[chosen] > LEAST_WEIGHT
 
 
 def insert_poses(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from protomer.aberrations import usable_radius
-from protomer.alignment import Reference, search_globally
+from protomer.alignment import search_globally
 from protomer.expectation import Model, residual_sums
 from protomer.images import contrast_transfer, whiten
 from protomer.refinement_setup import Setup, State
@@ -38,7 +38,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
     weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
     batch = whiten(setup.store.load(number), transfer, weight)
-    unscaled = Reference.prepare(state.model.maps[key], plane, search.final_radius, state.model.operators, search, setup.threads)
+    unscaled = replace(state.model, insertion_radius=search.final_radius).reference(key, plane, search, setup.threads)
     low = unscaled.slices.shape[2]
     # the noise of a whitened coefficient has power 1 per unit of multiplicity, signal included: what exceeds the outer shells is signal
     excess = float((batch.data[:, :, 1:low] ** 2).sum()) * EXPECTED_SIGNAL_SHARE

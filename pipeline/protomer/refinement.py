@@ -25,6 +25,7 @@ from protomer.maximisation import (
 )
 from protomer.randomness import uniform
 from protomer.refinement_setup import MASK_FRACTION, Setup, State
+from protomer.relaxation import frame_of_second_half, turned_half, turned_map
 from protomer.schedule import Band
 from protomer.volumes import Halves
 from protomer_kernels.insertion import empty_accumulator
@@ -84,8 +85,11 @@ def iterate(setup: Setup, state: State) -> State:
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
     maps, curve = maximise(setup, totals, share.scale, band)
     resolved = min(first_shell_below(curve), model.insertion_radius)
+    if setup.is_relaxed:
+        maps, poses = in_one_frame(setup, maps, poses)
     turn_deg = turns_deg(state.poses, poses, model.operators)
-    agreed = np.where(context.search_again, np.where(turn_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
+    found_deg = turns_deg(state.poses, poses, model.mates) if setup.is_relaxed else turn_deg
+    agreed = np.where(context.search_again, np.where(found_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
     width_deg = rotation_widths_deg(poses.covariance)
     after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)))
     record = {
@@ -100,11 +104,21 @@ def iterate(setup: Setup, state: State) -> State:
         "null_class": context.null_class,
         "mean_presence": float(poses.presence.mean()),
         "searched": int(context.search_again.sum()),
-        "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, turn_deg),
+        "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, found_deg),
         "fsc": [round(float(c), 5) for c in curve],
         "noise": noise.round(8).tolist(),
     }
-    return State(after, Model(maps, noise, model.operators, after.insertion_radius), poses, agreed, [*state.history, record])
+    model = replace(model, maps=maps, noise=noise, insertion_radius=after.insertion_radius)
+    return State(after, model, poses, agreed, [*state.history, record])
+
+
+def in_one_frame(setup: Setup, maps: dict[Key, np.ndarray], poses: PoseTable) -> tuple[dict[Key, np.ndarray], PoseTable]:
+    """Maps and poses with those of the second half turned by an operator of the relaxed group where that makes the halves agree."""
+    operator = frame_of_second_half(Halves(maps[0, 0], maps[1, 0]), setup.mates)
+    if np.array_equal(operator, np.eye(3)):
+        return maps, poses
+    turned = {key: turned_map(volume, operator) if key[0] == 1 else volume for key, volume in maps.items()}
+    return turned, turned_half(poses, np.flatnonzero(setup.particles.half == 1), operator)
 
 
 def _context(setup: Setup, state: State) -> Context:
@@ -122,7 +136,9 @@ def _context(setup: Setup, state: State) -> Context:
         again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
     clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, setup.null_class and clear, setup.marginalise)
+    draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and state.band.iteration == 0 else None
+    null_class = setup.null_class and clear
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, null_class, setup.marginalise, draw)
 
 
 def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:

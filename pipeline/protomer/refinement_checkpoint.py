@@ -35,6 +35,6 @@ def resume(setup: Setup, job: JobRun) -> State | None:
         return None
     band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
-    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
+    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates)
     poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
     return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.alignment import IDENTITY
 from protomer.expectation import Batch, Key, Model, PoseTable, counted_by_presence
 from protomer.images import ImageStore
 from protomer.maximisation import solid_sphere
@@ -64,6 +65,12 @@ class Setup:
     masking: Masking = field(default_factory=Masking)
     check_stop: Callable[[], None] = lambda: None
     null_class: bool = False
+    mates: np.ndarray = field(default_factory=lambda: IDENTITY)  # (m, 3, 3), the group that is relaxed
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether a group is relaxed."""
+        return len(self.mates) > 1
 
     @property
     def keys(self) -> list[Key]:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 
 from protomer.aberrations import usable_radius
-from protomer.alignment import Poses, Reference, search_globally
+from protomer.alignment import Poses, search_globally
 from protomer.confidence import Confidence, TriedPoses, full_covariance
 from protomer.images import Whitened, contrast_transfer, whiten
 from protomer.randomness import generator
@@ -51,9 +51,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
                 current = half, fold
                 truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], np.array(state.history[-1]["fsc"]))
                 truth_ft = transform_volume(truth, model.insertion_radius, workers=setup.threads)
-                reference = Reference.prepare(
-                    model.maps[half, fold], plane, model.insertion_radius, model.operators, search, setup.threads
-                )
+                reference = model.reference((half, fold), plane, search, setup.threads)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
             poses = state.poses.take(rows)

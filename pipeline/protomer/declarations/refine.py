@@ -47,7 +47,12 @@ class RefineSettings(JobSettings):
     )
     half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
     align_to_symmetry: bool = setting(False, "put the start volume's symmetry axes in place first", later=True)
-    relaxation: str = setting("none", "symmetry relaxation", choices=("none", "maximise", "marginalise"), later=True)
+    relaxation: str = setting(
+        "none",
+        "for a particle that has the group of --symmetry only nearly, such as a dimer with one modified protomer: each image tries all "
+        "its symmetry mates and counts at the best one (maximise) or at all by posterior (marginalise); the map has no symmetry imposed",
+        choices=("none", "maximise", "marginalise"),
+    )
     particle_scale: bool = setting(False, "refine a grey scale per particle", later=True)
     non_uniform: bool = setting(False, "non-uniform regularisation", later=True)
     nu_window_factor: float = setting(3.0, "window of the non-uniform regularisation", later=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from protomer.alignment import IDENTITY, mode_count
 from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
-from protomer.errors import InputError
+from protomer.errors import InputError, SettingsError
 from protomer.events import Events
 from protomer.expectation import Model, PoseTable, fold_count, make_batches, share_of_batches
 from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
@@ -89,7 +90,7 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
 def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs) -> Setup:
     """What stays the same during the run."""
     box, pixel_A = common_frame(particles)
-    group = operators(inputs.symmetry, inputs.axes)
+    group, mates = groups_of(inputs, settings)
     plane = HalfPlane(box, largest_radius(box))
     folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius)
     batches = make_batches(particles, folds, job.seed)
@@ -120,7 +121,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         pixel_A,
         join,
         extent_px,
-        settings.marginalise,
+        settings.marginalise and settings.relaxation != "maximise",
         job.seed,
         job.threads,
         job.shared_progress,
@@ -128,7 +129,19 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         masking,
         job.check_stop,
         settings.null_class,
+        mates,
     )
+
+
+def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The operators that are imposed, and those of the group that is relaxed: one of the two is the identity. Raises SettingsError."""
+    group = operators(inputs.symmetry, inputs.axes)
+    if settings.relaxation == "none":
+        return group, IDENTITY
+    if len(group) == 1:
+        raise SettingsError(f"relaxation is {settings.relaxation} and the symmetry {inputs.symmetry}", "a group to relax",
+                            "give --symmetry, such as C2, or leave relaxation none")
+    return IDENTITY, group
 
 
 def resampled(volume: Volume, box: int, pixel_A: float) -> np.ndarray:
@@ -160,9 +173,9 @@ def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSe
     finest = settings.max_alignment_resolution
     limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
     band = Band.at(plane.box, limit)
-    model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius)
+    model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius, setup.mates)
     number = len(setup.particles)
-    state = State(band, model, PoseTable.empty(number), np.zeros(number, np.int64))
+    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64))
     return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 
@@ -195,7 +208,8 @@ def finish(
     if not job.team.is_first:
         return {}
     half_maps, together = maps[0].map(lambda data: Volume(data, setup.pixel_size_A)), Volume(maps[1], setup.pixel_size_A)
-    record = measure_maps(half_maps, together, None, "", inputs.symmetry, None, job)
+    symmetry = "C1" if setup.is_relaxed else inputs.symmetry
+    record = measure_maps(half_maps, together, None, "", symmetry, None, job)
     assert record.fsc is not None
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
     warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
