@@ -194,7 +194,7 @@ def expect(
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
         if not context.marginalise:
-            poses = replace(poses, weight=np.eye(1, poses.weight.shape[1]) * (poses.weight[:, :1] > 0))
+            poses = at_heaviest_mode(poses)
         if context.draw is not None:
             poses = drawn(poses, context.draw[rows])
         counted = counted_by_presence(poses) if context.null_class else poses
@@ -225,6 +225,11 @@ class Context:
     null_class: bool = False
     marginalise: bool = True
     draw: np.ndarray | None = None
+
+
+def at_heaviest_mode(poses: P) -> P:
+    """The poses with all weight on the first mode, where there is one."""
+    return replace(poses, weight=np.eye(1, poses.weight.shape[1]) * (poses.weight[:, :1] > 0))
 
 
 def drawn(poses: Poses, at: np.ndarray) -> Poses:

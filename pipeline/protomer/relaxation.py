@@ -1,7 +1,8 @@
 """Symmetry relaxed: a map that has a group only nearly, such as a dimer of which one protomer is modified.
 
-Each image is searched for in one asymmetric unit, then climbs from every mate of what was found, and is told apart by its likelihood:
-it counts at the best mate (maximise) or at all by posterior (marginalise). The map has no symmetry imposed.
+Each image is searched for in one asymmetric unit, then climbs from every mate of what was found, and is told apart by its likelihood: it
+counts at all mates by posterior (marginalise), or, once all has settled, at the best one alone (maximise; from the beginning that would
+freeze what chance began with). The map has no symmetry imposed.
 
 A start that is symmetric says nothing about mates, and marginalising would leave it symmetric for ever; so in the first iteration each
 image counts at one mate drawn from its posterior, as in stochastic EM (Celeux and Diebolt 1985). What chance makes unequal, EM makes more

@@ -24,7 +24,7 @@ class RefineSettings(JobSettings):
     dynamic_mask_threshold: float = setting(0.2, "threshold of the dynamic mask, as a share of the map's maximum", minimum=0.0, maximum=1.0)
     dynamic_mask_near: float = setting(6.0, "the dynamic mask is 1 up to this distance from the threshold's surface", unit="A", minimum=0.0)
     dynamic_mask_far: float = setting(14.0, "and 0 beyond this distance", unit="A", minimum=0.0)
-    dynamic_mask_from: float = setting(12.0, "the dynamic mask is used once this resolution is reached", unit="A", minimum=0.0)
+    dynamic_mask_from: float = setting(20.0, "the dynamic mask is used once this resolution is reached", unit="A", minimum=0.0)
     rescale_reference: bool = setting(True, "fit the grey scale of the start volume to the images first")
     marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
     null_class: bool = setting(
@@ -50,7 +50,8 @@ class RefineSettings(JobSettings):
     relaxation: str = setting(
         "none",
         "for a particle that has the group of --symmetry only nearly, such as a dimer with one modified protomer: each image tries all "
-        "its symmetry mates and counts at the best one (maximise) or at all by posterior (marginalise); the map has no symmetry imposed",
+        "its symmetry mates and counts at each by its posterior (marginalise), in the final maps at the best one alone (maximise); no "
+        "symmetry is imposed on the map",
         choices=("none", "maximise", "marginalise"),
     )
     particle_scale: bool = setting(False, "refine a grey scale per particle", later=True)

@@ -12,7 +12,7 @@ from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.events import Events
-from protomer.expectation import Model, PoseTable, fold_count, make_batches, share_of_batches
+from protomer.expectation import Model, PoseTable, at_heaviest_mode, fold_count, make_batches, share_of_batches
 from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.grey_scale import calibrate
@@ -56,6 +56,8 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     for _ in range(settings.extra_passes):
         state = iterate(setup, state)
         report_iteration(state, setup, job)
+    if settings.relaxation == "maximise":
+        state = replace(state, poses=at_heaviest_mode(state.poses))
     confidence = rehearse(setup, state) if settings.rehearse else None
     maps = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
     return finish(setup, state, maps, confidence, inputs, settings, job)
@@ -121,7 +123,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         pixel_A,
         join,
         extent_px,
-        settings.marginalise and settings.relaxation != "maximise",
+        settings.marginalise or settings.relaxation != "none",
         job.seed,
         job.threads,
         job.shared_progress,
