@@ -1,6 +1,6 @@
 """Protomer beside RELION: the same simulated images through both, on the same cores, in one table (Markdown).
 
-python benchmarks/relion.py [--number 1000] [--box 64] [--pixel-size 3.5] [--snr 0.1] [--seed 0] [--realistic] [--folder FOLDER]
+python benchmarks/relion.py [--number 1000] [--box 64] [--pixel-size 3.5] [--snr 0.1] [--seed 0] [--realistic] [--symmetry C1] [--folder FOLDER]
 
 RELION's gold-standard auto-refinement starts from the same map, low-passed to the same resolution, with the options of its own interface's
 defaults. CPU time and memory are the operating system's account of each process (wait4): of RELION all MPI processes, leader included; of
@@ -34,11 +34,13 @@ from protomer.formats.star_text import read_blocks
 from protomer.particles import Particles
 from protomer.resolution import first_crossing, measure_fsc
 from protomer.simulation_files import read_truth
+from protomer.symmetry import operators
 from protomer.truth import in_frame, pose_errors, truth_fsc
 from protomer.volumes import Halves, Volume
 from protomer_kernels.masks import dynamic_mask
 
 START_A = 40.0
+COPIES_APART_A = 45.0  # of a symmetric particle: how far the model is moved from the axis before it is copied
 NUMBER_OF_FIRST_RUN = 100
 MASK_THRESHOLD, MASK_NEAR_A, MASK_FAR_A = 0.1, 6.0, 20.0
 DIAMETER = 0.93  # of the box's edge: RELION's mask on the images
@@ -104,17 +106,18 @@ def simulate(folder: Path, chosen: argparse.Namespace, number: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     sets = {"number": number, "box": chosen.box, "pixel_size": chosen.pixel_size, "snr": chosen.snr, "seed": chosen.seed,
-            "start_low_pass": START_A, "realistic": "on" if chosen.realistic else "off"}
+            "start_low_pass": START_A, "realistic": "on" if chosen.realistic else "off",
+            "symmetry_radius": 0.0 if chosen.symmetry == "C1" else COPIES_APART_A}
     counted(folder / "cost_simulate.json", "simulate", "--output", folder / "simulated",
-            *(word for name, value in sets.items() for word in ("--set", f"{name}={value}")))
+            "--symmetry", chosen.symmetry, *(word for name, value in sets.items() for word in ("--set", f"{name}={value}")))
 
 
-def by_protomer(folder: Path, threads: int) -> Result:
+def by_protomer(folder: Path, threads: int, symmetry: str = "C1") -> Result:
     """Import and refine."""
     costs = [counted(folder / "cost_import.json", "import", "--star", folder / "simulated/particles.star", "--output", folder / "imported",
                      "--threads", threads),
              counted(folder / "cost_refine.json", "refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc",
-                     "--set", f"initial_low_pass={START_A}", "--output", folder / "refined", "--threads", threads)]
+                     "--symmetry", symmetry, "--set", f"initial_low_pass={START_A}", "--output", folder / "refined", "--threads", threads)]
     cost = Cost(sum(c.cpu_s for c in costs), sum(c.wall_s for c in costs), max(c.peak_GB for c in costs))
     record = read_map_record(folder / "refined/volume.h5")
     assert record.fsc is not None
@@ -146,13 +149,13 @@ def launcher() -> str | None:
     return None
 
 
-def relion_words(box: int, pixel_A: float, threads: int, accelerated: bool) -> list[str]:
+def relion_words(box: int, pixel_A: float, threads: int, accelerated: bool, symmetry: str = "C1") -> list[str]:
     """The refinement: RELION's defaults for a new data set whose start map has the images' grey scale and is corrected for the CTF."""
     words = ("--o ./run --i particles.star --ref start.mrc --auto_refine --split_random_halves --ini_high {start:g} "
              "--low_resol_join_halves {start:g} --ctf --ctf_corrected_ref --norm --scale --flatten_solvent --zero_mask "
              "--particle_diameter {diameter:.0f} --healpix_order 2 --auto_local_healpix_order 4 --oversampling 1 --offset_range 5 "
-             "--offset_step 2 --sym C1 --pad 2 --dont_check_norm --pool 10 --j {j} --no_parallel_disc_io --random_seed 1")
-    text = words.format(start=START_A, diameter=DIAMETER * box * pixel_A, j=max(1, threads // 2))
+             "--offset_step 2 --sym {symmetry} --pad 2 --dont_check_norm --pool 10 --j {j} --no_parallel_disc_io --random_seed 1")
+    text = words.format(start=START_A, diameter=DIAMETER * box * pixel_A, j=max(1, threads // 2), symmetry=symmetry)
     return ["relion_refine_mpi", *text.split(), *(["--cpu"] if accelerated else [])]
 
 
@@ -192,13 +195,13 @@ def run_relion(folder: Path, command: list[str], patience_s: float) -> None:
         raise PeerFailure(f"RELION ended with {code}; its last words:\n    " + "\n    ".join(last))
 
 
-def row(result: Result, folder: Path) -> dict[str, str]:
+def row(result: Result, folder: Path, symmetry: str = "C1") -> dict[str, str]:
     """One program's figures by name."""
     truth, true_map = read_truth(folder / "simulated/truth.h5"), read_volume(folder / "simulated/map.mrc")
     truth = truth.take(result.particles.stack_index)
     real = truth.junk == 0
     particles = result.particles.take(real.nonzero()[0])
-    errors = pose_errors(particles.rotation, particles.shift_A, truth.rotation[real], truth.shift_A[real])
+    errors = pose_errors(particles.rotation, particles.shift_A, truth.rotation[real], truth.shift_A[real], operators(symmetry))
     voxel_A = true_map.voxel_size_A
     moved = in_frame(true_map, errors.motion)
     mask = Volume(dynamic_mask(moved.data, MASK_THRESHOLD, MASK_NEAR_A / voxel_A, MASK_FAR_A / voxel_A), voxel_A)
@@ -223,22 +226,22 @@ def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
 def compare(folder: Path, chosen: argparse.Namespace) -> None:
     """Run what is not there yet, print the heading, the table and what could not be had."""
     simulate(folder / "first", chosen, NUMBER_OF_FIRST_RUN)
-    by_protomer(folder / "first", chosen.threads)
+    by_protomer(folder / "first", chosen.threads, chosen.symmetry)
     simulate(folder, chosen, chosen.number)
     processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                       if line.startswith("model name")), platform.machine())
     print(f"{chosen.number} images of {chosen.box} px at {chosen.pixel_size:g} Å, signal over noise {chosen.snr:g}"
-          f"{', realistic' if chosen.realistic else ''}, seed {chosen.seed}, from {START_A:g} Å; {processor}, "
+          f"{', realistic' if chosen.realistic else ''}, {chosen.symmetry}, seed {chosen.seed}, from {START_A:g} Å; {processor}, "
           f"{len(os.sched_getaffinity(0))} cores, {platform.platform()}, Python {platform.python_version()}.\n")
-    results, missing = [by_protomer(folder, chosen.threads)], ""
+    results, missing = [by_protomer(folder, chosen.threads, chosen.symmetry)], ""
     try:
         version = relion_version()
-        command = relion_words(chosen.box, chosen.pixel_size, chosen.threads, "no accelerated" not in version)
+        command = relion_words(chosen.box, chosen.pixel_size, chosen.threads, "no accelerated" not in version, chosen.symmetry)
         print(f"{version}. Started as `mpirun -n 3 {' '.join(command)}`.\n")
         results.append(by_relion(folder, command, 60 * chosen.patience))
     except PeerFailure as failure:
         missing = f"\nRELION is not in the table: {failure}"
-    print(markdown({result.program: row(result, folder) for result in results}) + missing)
+    print(markdown({result.program: row(result, folder, chosen.symmetry) for result in results}) + missing)
     if len(results) == 2:
         print(f"\nRELION took {results[1].cost.cpu_s / results[0].cost.cpu_s:.1f} times Protomer's CPU seconds.")
 
@@ -252,6 +255,7 @@ def main() -> None:
     for name, (kind, default) in entries.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"[{default:g}]" + (" minutes" if name == "patience" else ""))
     parser.add_argument("--realistic", action="store_true", help="uneven views, coloured noise, defocus errors, junk")
+    parser.add_argument("--symmetry", default="C1", help="point group of the particle and of both refinements [C1]")
     parser.add_argument("--folder", type=Path, help="keep everything there, and do not run again what is finished there")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
