@@ -1,6 +1,7 @@
 """Protomer beside RELION: the same simulated images through both, on the same cores, in one table (Markdown).
 
-python benchmarks/relion.py [--number 1000] [--box 64] [--pixel-size 3.5] [--snr 0.1] [--seed 0] [--realistic] [--symmetry C1] [--folder FOLDER]
+python benchmarks/relion.py [--number 1000] [--box 64] [--pixel-size 3.5] [--snr 0.1] [--seed 0]
+    [--realistic] [--symmetry C1] [--folder FOLDER]
 
 RELION's gold-standard auto-refinement starts from the same map, low-passed to the same resolution, with the options of its own interface's
 defaults. CPU time and memory are the operating system's account of each process (wait4): of RELION all MPI processes, leader included; of

@@ -23,11 +23,13 @@ def write_report(
     particles: Particles,
     history: list[dict[str, Any]],
     confidence: Confidence | None,
-    start_A: float,
-    joined_A: float,
+    low_passes_A: tuple[float, float],
+    about_axes: str,
     job: JobRun,
 ) -> None:
-    """Warnings first, then resolution, map, orientations, poses and noise. start_A: low-pass of the start; joined_A: 0 where never."""
+    """Warnings first, then resolution, map, symmetry, orientations, poses and noise. low_passes_A: of the start, and below which the halves
+    were joined, 0 where never; about_axes: a paragraph, empty without symmetry."""
+    start_A, joined_A = low_passes_A
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None
     width_A = fsc.box * fsc.voxel_size_A
@@ -58,6 +60,8 @@ def write_report(
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
+    if about_axes:
+        report.section("Symmetry", about_axes)
     _add_poses(report, particles, history, width_A)
     report.section("Noise")
     report.figure(

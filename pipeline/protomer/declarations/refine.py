@@ -46,7 +46,7 @@ class RefineSettings(JobSettings):
         minimum=1,
     )
     half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
-    align_to_symmetry: bool = setting(False, "put the start volume's symmetry axes in place first", later=True)
+    align_to_symmetry: bool = setting(True, "find the axes of --symmetry in the start volume and move it onto them first")
     relaxation: str = setting(
         "none",
         "for a particle that has the group of --symmetry only nearly, such as a dimer with one modified protomer: each image tries all "

@@ -31,7 +31,8 @@ from protomer.refinement_report import write_report
 from protomer.refinement_setup import MASK_FRACTION, Masking, Setup, State
 from protomer.rehearsal import rehearse
 from protomer.schedule import Band
-from protomer.symmetry import operators
+from protomer.start_axes import StartAxes, find_start_axes, gain, in_words, on_axes
+from protomer.symmetry import canonical_name, operators
 from protomer.volumes import Halves, Volume
 from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -164,9 +165,22 @@ def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobR
             f"the start volume ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to {box} voxels of "
             f"{setup.pixel_size_A:.4g} Å",
         )
+    if settings.align_to_symmetry and not is_asymmetric(inputs):
+        volume = on_axes(volume, start_axes(inputs, settings), job.events)
     data = resampled(volume, box, setup.pixel_size_A)
     radius = box * setup.pixel_size_A / settings.initial_low_pass
     return low_pass(data, radius, 2.0) * solid_sphere(box, MASK_FRACTION)
+
+
+def is_asymmetric(inputs: Inputs) -> bool:
+    """Whether no group is imposed or relaxed."""
+    return len(operators(inputs.symmetry, inputs.axes)) == 1
+
+
+def start_axes(inputs: Inputs, settings: RefineSettings) -> StartAxes:
+    """The group's axes in the start volume."""
+    group = operators(inputs.symmetry, inputs.axes)
+    return find_start_axes(inputs.volume, canonical_name(inputs.symmetry), group, settings.initial_low_pass)
 
 
 def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSettings) -> State:
@@ -221,12 +235,15 @@ def finish(
     empty = warn_of_empty(state.poses.presence, job.events)
     warn_of_lost(confidence, job.events)
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
-    write_report(record, particles, state.history, confidence, settings.initial_low_pass, joined_A, job)
+    axes = None if is_asymmetric(inputs) or not settings.align_to_symmetry else start_axes(inputs, settings)
+    about_axes = "" if axes is None else in_words(axes, record)
+    write_report(record, particles, state.history, confidence, (settings.initial_low_pass, joined_A), about_axes, job)
     return {
         **map_summary(particles, record),
         "iterations": len(state.history),
         "images_likelier_noise": empty,
         "pose_confidence": None if confidence is None else confidence.summary(),
+        "symmetry_imposed": None if axes is None or setup.is_relaxed else gain(axes, record),
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
     }
