@@ -47,8 +47,8 @@ def near(helix: Helix) -> tuple[tuple[float, float], tuple[float, float]]:
 def check(helix: Helix, finest_A: float, force: bool, job: JobRun) -> None:
     """Raise InputError, or warn where forced, for a map that is no helix; warn of a rise that the detail compared cannot show."""
     if helix.weakest < CARRIED:
-        said = (f"the best twist and rise ({helix.twist_deg:.2f}°, {helix.rise_A:.2f} Å) bring the map onto itself by only {helix.weakest:.2f} "
-                f"over {helix.copies} copies")
+        said = (f"the best twist and rise ({helix.twist_deg:.2f}°, {helix.rise_A:.2f} Å) bring the map onto itself by only "
+                f"{helix.weakest:.2f} over {helix.copies} copies")
         if not force:
             raise InputError(said, f"a correlation of at least {CARRIED:g} with every copy, for a helix along z through the box centre",
                              "put the filament's axis on z first; change the ranges or low_pass; or set force=true to see the scores")
