@@ -78,7 +78,7 @@ def test_the_job_reports_the_helix_and_its_score_surface(tmp_path: Path) -> None
 def test_a_map_that_is_no_helix_is_refused_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no peak of the self-correlation"):
         find(tmp_path, map_of("C2"))
-    noise = with_noise(filament(65.0, 12.0), 1.5, 1)
+    noise = with_noise(filament(65.0, 12.0), 0.2, 1)
     with pytest.raises(InputError, match="onto itself by only"):
         find(tmp_path, noise)
     summary = find(tmp_path, noise, force=True)

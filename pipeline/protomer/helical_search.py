@@ -20,11 +20,14 @@ import numpy as np
 from scipy import fft, ndimage, optimize
 
 from protomer.errors import InputError
-from protomer.volumes import Volume
+from protomer.mask_rule import find_support
+from protomer.volumes import Halves, Volume
+from protomer_kernels import masks
 from protomer_kernels.fourier import low_pass
 
 TURNS = 360  # samples of phi
 RADIUS = 0.45  # of the box: where density is looked for
+MARGIN_PX = 3
 USED_LENGTH = 0.9  # of the box along z
 REACH = 0.6  # of the used length: farther copies overlap too little
 MOST_COPIES = 16
@@ -77,7 +80,7 @@ def helix_scores(volume: Volume, finest_A: float) -> HelixScores:
     smooth = low_pass(volume.data, box * step_A / finest_A, 2).astype(np.float32)
     used = int(USED_LENGTH * box) // 2
     planes = smooth[box // 2 - used:box // 2 + used + 1]
-    radii, angle = np.arange(1, int(RADIUS * box)), 2 * np.pi * np.arange(TURNS) / TURNS
+    radii, angle = np.arange(1, radius_px(volume)), 2 * np.pi * np.arange(TURNS) / TURNS
     x, y = box // 2 + radii[:, None] * np.cos(angle), box // 2 + radii[:, None] * np.sin(angle)
     rings = np.stack([ndimage.map_coordinates(plane, [y, x], order=3, mode="nearest") for plane in planes], axis=-1)  # (rho, phi, z)
     rings = (rings - rings.mean(axis=(1, 2), keepdims=True)) * np.sqrt(radii)[:, None, None]
@@ -94,6 +97,25 @@ def helix_scores(volume: Volume, finest_A: float) -> HelixScores:
     reach = max(int(REACH * length), 4)
     surface = (products / np.sqrt(np.maximum(below * above, 1e-30)))[:, :reach]
     return HelixScores(surface, step_A, (reach - 2) * step_A)
+
+
+def radius_px(volume: Volume) -> int:
+    """How far from z there is density by the mask's rule, and a little more: what lies beyond is noise."""
+    seen = find_support(volume).voxels.any(axis=0)
+    y, x = np.nonzero(seen)
+    largest = int(RADIUS * volume.box)
+    farthest = float(np.hypot(y - volume.box // 2, x - volume.box // 2).max()) if len(y) else largest
+    return max(min(int(np.ceil(farthest)) + MARGIN_PX, largest), 4)
+
+
+def expected_score(half_maps: Halves[Volume], finest_A: float) -> float:
+    """What A of a perfect helix reaches in the mean of two half maps, from their correlation c in the cylinder: 2 c / (1 + c)."""
+    box, step_A = half_maps.a.box, half_maps.a.voxel_size_A
+    mean = Volume((half_maps.a.data + half_maps.b.data) * np.float32(0.5), step_A)
+    inside = masks.cylinder_mask(box, radius_px(mean), USED_LENGTH * box, 0) > 0
+    a, b = (low_pass(half.data, box * step_A / finest_A, 2)[inside] for half in half_maps)
+    c = max(float(np.corrcoef(a, b)[0, 1]), 0.0)
+    return 2 * c / (1 + c)
 
 
 def find_helix(scores: HelixScores, twist_deg: tuple[float, float], rise_A: tuple[float, float]) -> tuple[Helix, list[Helix]]:
