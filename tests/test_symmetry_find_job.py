@@ -66,7 +66,7 @@ def test_map_half_maps_masks_and_particles_move_together(files: Path, tmp_path: 
     record = read_map_record(tmp_path / "out/volume.h5")
     for volume in (record.map, *record.half_maps, read_volume(tmp_path / "out/map_sharpened.mrc")):
         turned = volume.data[:, ::-1, ::-1][:, :-1, :-1]  # a half turn about z through voxel BOX // 2
-        assert np.corrcoef(turned.ravel(), volume.data[:, 1:, 1:].ravel())[0, 1] > 0.85
+        assert np.corrcoef(turned.ravel(), volume.data[:, 1:, 1:].ravel())[0, 1] > 0.75
     assert record.fsc is not None and record.fsc_mask is not None and 0 <= record.fsc_mask.data.min() <= record.fsc_mask.data.max() <= 1
     moved = read_particles(tmp_path / "out/particles.h5")
     expected = motion.rotation @ matrices_from_quaternions(posed().rotation)
