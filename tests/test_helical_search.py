@@ -18,7 +18,7 @@ from protomer.symmetry import rotation_about
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model
-from symmetric_maps import map_of
+from symmetric_maps import map_of, with_noise
 
 BOX, VOXEL_A, BFACTOR_A2 = 64, 3.0, 200.0
 ANY = (-180.0, 180.0), (3.0, 48.0)
@@ -48,7 +48,8 @@ def test_twist_rise_and_hand_are_those_of_the_model(twist_deg: float, rise_A: fl
 def test_a_point_group_is_no_helix_but_its_rotation_axis_is_seen() -> None:
     scores = helix_scores(map_of("C4"), 12.0)
     assert cyclic_order(scores) == 4
-    assert find_helix(scores, (-180.0, 180.0), (8.0, 40.0))[0].weakest < 0.6
+    with pytest.raises(InputError, match="no peak"):
+        find_helix(scores, (-180.0, 180.0), (8.0, 60.0))
 
 
 def test_the_scores_are_the_correlations_of_the_cylinders_that_overlap() -> None:
@@ -75,9 +76,13 @@ def test_the_job_reports_the_helix_and_its_score_surface(tmp_path: Path) -> None
 
 
 def test_a_map_that_is_no_helix_is_refused_unless_forced(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="onto itself by"):
+    with pytest.raises(InputError, match="no peak of the self-correlation"):
         find(tmp_path, map_of("C2"))
-    assert {warning["code"] for warning in find(tmp_path, map_of("C2"), force=True)["warnings"]} >= {"no_helix"}
+    noise = with_noise(filament(65.0, 12.0), 0.2, 1)
+    with pytest.raises(InputError, match="onto itself by only"):
+        find(tmp_path, noise)
+    summary = find(tmp_path, noise, force=True)
+    assert {warning["code"] for warning in summary["warnings"]} == {"no_helix"} and summary["weakest_correlation"] < 0.7
 
 
 @pytest.mark.parametrize("settings", [{"rise_from": 20.0, "rise_to": 10.0}, {"twist_from": 50.0, "twist_to": 40.0}])

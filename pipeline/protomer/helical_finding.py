@@ -10,7 +10,7 @@ import yaml
 from protomer.axis_fit import DEFAULT_VOXELS
 from protomer.declarations.symmetry_find import SymmetryFindSettings
 from protomer.errors import InputError
-from protomer.helical_search import CARRIED, Helix, HelixScores, find_helix, helix_scores
+from protomer.helical_search import CARRIED, Helix, HelixScores, expected_score, find_helix, helix_scores
 from protomer.job_run import JobRun
 from protomer.report.build import Report
 from protomer.report.figures import projections_figure
@@ -31,7 +31,8 @@ def run_helical(volume: Volume, half_maps: Halves[Volume] | None, settings: Symm
     scores = helix_scores(volume, finest_A)
     helix, candidates = find_helix(scores, *ranges)
     job.check_stop()
-    check(helix, finest_A, settings.force, job)
+    least = CARRIED * (1.0 if half_maps is None else expected_score(half_maps, finest_A))
+    check(helix, finest_A, least, settings.force, job)
     apart = None if half_maps is None else [find_helix(helix_scores(half, finest_A), *near(helix))[0] for half in half_maps]
     numbers = summary(helix, apart, finest_A)
     job.output.write_text("transformation.yaml", yaml.safe_dump({name: numbers[name] for name in ("twist_deg", "rise_A", "cyclic")}))
@@ -44,15 +45,15 @@ def near(helix: Helix) -> tuple[tuple[float, float], tuple[float, float]]:
     return (helix.twist_deg - 3.0, helix.twist_deg + 3.0), (0.9 * helix.rise_A, 1.1 * helix.rise_A)
 
 
-def check(helix: Helix, finest_A: float, force: bool, job: JobRun) -> None:
-    """Raise InputError, or warn where forced, for a map that is no helix; warn of a rise that the detail compared cannot show."""
-    if helix.weakest < CARRIED:
-        said = (f"the best twist and rise ({helix.twist_deg:.2f}°, {helix.rise_A:.2f} Å) bring the map onto itself by only {helix.weakest:.2f} "
-                f"over {helix.copies} copies")
+def check(helix: Helix, finest_A: float, least: float, force: bool, job: JobRun) -> None:
+    """Raise InputError, or warn where forced, for a map whose weakest copy is below `least`; warn of a rise finer than the detail."""
+    if helix.weakest < least:
+        said = (f"the best twist and rise ({helix.twist_deg:.2f}°, {helix.rise_A:.2f} Å) bring the map onto itself by only "
+                f"{helix.weakest:.2f} over {helix.copies} copies")
         if not force:
-            raise InputError(said, f"a correlation of at least {CARRIED:g} with every copy, for a helix along z through the box centre",
+            raise InputError(said, f"a correlation of at least {least:.2f} with every copy, for a helix along z through the box centre",
                              "put the filament's axis on z first; change the ranges or low_pass; or set force=true to see the scores")
-        job.events.warn("no_helix", f"{said}; at least {CARRIED:g} is expected of a helix")
+        job.events.warn("no_helix", f"{said}; at least {least:.2f} is expected of a helix")
     if helix.rise_A < finest_A / 2:
         job.events.warn("rise_not_resolved", f"a rise of {helix.rise_A:.2f} Å is not to be seen in detail of {finest_A:.1f} Å: set "
                                              "low_pass below the rise, if the map is that good, or give a narrow range of rises")

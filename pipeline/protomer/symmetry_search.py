@@ -128,9 +128,8 @@ def scan_directions(spectrum: MapSpectrum, cyclic: np.ndarray, axis: np.ndarray,
     shifts_A = lattice(across(axis), np.cross(axis, across(axis)), SHIFT_RADII * spectrum.radius_A, STEP_WAVES * wave_A)
     turns = np.array([turn_onto(direction, axis) for direction in directions])
     score, place = _scores(spectrum, these, turns, shifts_A)
-    order = np.argsort(-score)
     chosen: list[int] = []
-    for i in order:
+    for i in np.argsort(-score):
         if all(abs(directions[i] @ directions[j]) < np.cos(2.0 * step_rad) for j in chosen):
             chosen.append(int(i))
         if len(chosen) == KEPT_DIRECTIONS:

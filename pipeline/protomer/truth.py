@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from protomer.rigid_motion import moved_transform
 from protomer.volumes import Volume
-from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.rotations import matrices_from_quaternions
 from protomer_kernels.shells import fourier_shell_correlation
-from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
 CANDIDATES = 200
 GOOD_RAD = np.deg2rad(15.0)
@@ -151,15 +150,9 @@ def _frame_translation(found: np.ndarray, difference_A: np.ndarray) -> np.ndarra
 
 def in_frame(truth: Volume, motion: RigidMotion) -> Volume:
     """The true map moved into the frame of a result, by its Fourier transform: exact but for the corners beyond Nyquist, which become 0."""
-    box, limit = truth.box, (truth.box - 1) // 2
-    k, kx = half_plane_frequencies(box)
-    points = np.stack(np.broadcast_arrays(kx, k[:, None], k[:, None, None]), axis=-1).astype(np.float64)
-    turned = points @ motion.rotation  # V'(k) = exp(-2 pi i k.d) V(Q^T k)
-    if motion.flipped:
-        turned[..., 2] *= -1.0
-    phase = np.exp(-2j * np.pi * (points @ (motion.translation_A / truth.voxel_size_A)) / box)
-    volume_ft = sample_volume_ft(sampling_grid(truth.data, limit), limit, turned) * phase
-    data = scipy.fft.fftshift(scipy.fft.irfftn(volume_ft, s=(box,) * 3))
+    turn = motion.rotation @ MIRROR if motion.flipped else motion.rotation
+    volume_ft = moved_transform(truth.data, turn, motion.translation_A / truth.voxel_size_A)
+    data = scipy.fft.fftshift(scipy.fft.irfftn(volume_ft, s=(truth.box,) * 3))
     return Volume(data.astype(np.float32), truth.voxel_size_A)
 
 

@@ -24,7 +24,6 @@ from protomer.report.symmetry_pictures import axis_figure, operator_figure
 from protomer.rigid_motion import RigidMotion, move_mask, move_particles, move_volume
 from protomer.self_correlation import correlations_by_shell
 from protomer.symmetry_finding import Found, as_mapping, find_any, find_named, operator_names, spectrum_for, verdict
-from protomer.symmetry_search import highest_axis
 from protomer.volumes import MapRecord, Volume
 
 HDF5_ENDINGS = (".h5", ".hdf5")
@@ -152,9 +151,10 @@ def write_report(given: Given, moved: Given, found: Found, left: AxisError | Non
                      f"Groups tried. Searching alone brings a wrong group of this map to {found.ranking.chance:.2f} at most.")
     if fit is not None:
         report.section("Axes")
-        fold = len(highest_axis(fit.operators)[1])
-        report.figure(axis_figure(given.map, moved.map, fold), "The map projected along z before and after it was moved; the cross is the "
-                      "box centre. Where z is an axis of the group the copy and the map are the same, and the difference is even grey.")
+        fold = int((np.abs(fit.operators[:, 2, 2] - 1) < 1e-6).sum())  # about z; the group's highest axis may lie elsewhere
+        if fold > 1:
+            report.figure(axis_figure(given.map, moved.map, fold), "The map projected along z before and after it was moved; the cross is "
+                          "the box centre. Where z is an axis of the map the copy is the same, and the difference even grey.")
         names, curves = operator_names(fit.operators), correlations_by_shell(found.spectrum, fit.operators, fit.motion)
         share = found.spectrum.noise
         expected = None if share is None else np.clip(1 - share / found.spectrum.power, 0, 1)
