@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from protomer.rigid_motion import RigidMotion
 from protomer.scatterers import AtomModel, with_symmetry
-from protomer.symmetry import operators
+from protomer.symmetry import operators, rotation_about
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model
@@ -55,5 +55,11 @@ def off_axes(motion: RigidMotion, group: str, axes: str = "relion") -> tuple[flo
     shift_A = float(np.linalg.norm((np.eye(3) - kept) @ motion.shift_A))
     if kept.any():
         return float(np.rad2deg(np.arccos(min(1.0, abs(motion.rotation[2, 2]))))), shift_A
-    wider = operators("O") if group == "D2" else operators(f"D{2 * int(group[1:])}", axes) if group[0] == "D" else ops
+    wider = ops
+    if group == "D2":
+        wider = operators("O")
+    elif group[0] == "D":
+        wider = np.concatenate([ops, rotation_about((0, 0, 1), np.pi / int(group[1:])) @ ops])
+    elif group == "T":  # its 3-fold on z, a 2-fold in the plane of y and z: a quarter turn about that one
+        wider = np.concatenate([ops, rotation_about((0, np.sqrt(2 / 3), np.sqrt(1 / 3)), np.pi / 2) @ ops])
     return min(float(np.rad2deg(Rotation.from_matrix(h @ motion.rotation).magnitude())) for h in wider), shift_A

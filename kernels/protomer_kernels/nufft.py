@@ -10,6 +10,7 @@ With w = 8 the error is near float32's own. The window is read from a table by l
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ TABLE_STEPS = 2048
 BETA = math.pi * math.sqrt((WIDTH / OVERSAMPLING) ** 2 * (OVERSAMPLING - 0.5) ** 2 - 0.8)
 
 
+@lru_cache(maxsize=1)
 def window_table() -> np.ndarray:
     """Eq. (1) as (TABLE_STEPS + 1, WIDTH) float32: row f, column j holds phi(f / TABLE_STEPS - w/2 + j), scaled to a peak of 1.
 

@@ -36,7 +36,7 @@ FEWEST_POINTS = 1500
 STEPS = 12
 WIDEN = 1.5  # of the band from one fit to the next
 SMALLEST_NOISE = 1e-4  # of the power of a shell: interpolation is not better
-SETTLED_RAD, SETTLED_A = 1e-5, 1e-4
+SETTLED_GAIN = 1e-5  # of the mean correlation: what a last step may still bring
 COARSE_WAVES = 3.0  # particle radii per finest wave of the first band: its capture range is some 5 degrees
 DEFAULT_FINEST_A, DEFAULT_VOXELS = 8.0, 3.0  # finest resolution where none is set: whichever is coarser
 
@@ -158,8 +158,8 @@ def _settle(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion) -> RigidM
             damping = max(damping * 8, 1e-2)
         else:
             return motion
-        motion, best, damping = tried, max(score, best), damping / 4
-        if np.abs(step[:3]).max() < SETTLED_RAD and np.abs(step[3:]).max() < SETTLED_A:
+        gain, motion, best, damping = score - best, tried, max(score, best), damping / 4
+        if gain < SETTLED_GAIN:
             break
     return motion
 
@@ -180,8 +180,8 @@ def _linearised(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion, free:
     """r (J, A) of eq. (1) and its derivatives (J, A, p) in the free parameters."""
     q = these.points
     phase = np.exp(-2j * np.pi / spectrum.extent_A * (q @ motion.shift_A))
-    value = spectrum.sample(q @ motion.rotation) * phase
-    gradient = (spectrum.gradient(q @ motion.rotation) @ motion.rotation.T) * phase[..., None]
+    value, gradient = spectrum.sample_with_gradient(q @ motion.rotation)
+    value, gradient = value * phase, (gradient @ motion.rotation.T) * phase[..., None]
     gradient -= 2j * np.pi / spectrum.extent_A * motion.shift_A * value[..., None]
     slope = np.concatenate([-np.cross(q, gradient), -2j * np.pi / spectrum.extent_A * q * value[..., None]], axis=-1) @ free
     return value - value.mean(axis=0), slope - slope.mean(axis=0)

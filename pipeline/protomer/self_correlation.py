@@ -26,9 +26,10 @@ from protomer.mask_rule import SPHERE_RADIUS, find_support
 from protomer.rigid_motion import RigidMotion
 from protomer.volumes import Halves, Volume
 from protomer_kernels import masks
+from protomer_kernels.field_sampling import interleave, sample_fields
 from protomer_kernels.fourier import crop_volume, low_pass
 from protomer_kernels.shells import shell_power
-from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
+from protomer_kernels.volume_sampling import sampling_grid
 
 SPARE = 1.25  # frequencies kept beyond the finest one used, so that interpolation near it is exact
 SMALLEST_PART = 0.1  # of the largest part's voxels: a smaller one is dust
@@ -39,7 +40,8 @@ LOWEST_SHELL = 1.0  # what is coarser says only how large the particle is
 class MapSpectrum:
     """The band-limited transform of a masked map, ready to be sampled; frequencies in cycles per box, lengths in angstrom."""
 
-    grids: tuple[np.ndarray, ...]  # F, and i times its gradient along x, y, z: oversampled grids of volume_sampling
+    rows: np.ndarray  # F, to be sampled (field_sampling.py)
+    all_rows: np.ndarray  # F, and i times its gradient along x, y, z
     limit: int  # finest |q| that can be sampled
     extent_A: float  # L, edge of the box
     power: np.ndarray  # (limit + 1,) mean |F|^2 per shell
@@ -55,11 +57,12 @@ class MapSpectrum:
 
     def sample(self, points: np.ndarray) -> np.ndarray:
         """F at points (..., 3): complex64."""
-        return sample_volume_ft(self.grids[0], self.limit, points)
+        return sample_fields(self.rows, 1, self.limit, points)[..., 0]
 
-    def gradient(self, points: np.ndarray) -> np.ndarray:
-        """Eq. (3) at points (..., 3): (..., 3) complex64."""
-        return -1j * np.stack([sample_volume_ft(grid, self.limit, points) for grid in self.grids[1:]], axis=-1)
+    def sample_with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """F (...) and eq. (3) (..., 3) at points (..., 3): complex64."""
+        fields = sample_fields(self.all_rows, 4, self.limit, points)
+        return fields[..., 0], -1j * fields[..., 1:]
 
     def whitening(self, radius: np.ndarray) -> np.ndarray:
         """The weight of eq. (4) at radii |q|."""
@@ -90,7 +93,8 @@ def map_spectrum(volume: Volume, finest_A: float, mask: Volume | None = None, ha
         noise = shell_power(crop_volume(difference, small_box))[: limit + 1]
     centre_A, radius_A = _extent(masked, volume.voxel_size_A)
     power = shell_power(small)[: limit + 1]
-    return MapSpectrum(_grids(small, limit), limit, extent_A, np.maximum(power, 1e-9 * power.max()), noise,
+    grids = _grids(small, limit)
+    return MapSpectrum(interleave(grids[:1]), interleave(grids), limit, extent_A, np.maximum(power, 1e-9 * power.max()), noise,
                        float((window.astype(np.float64) ** 2).mean()), centre_A, radius_A, volume.voxel_size_A)
 
 

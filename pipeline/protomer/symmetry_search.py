@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 from protomer.axis_fit import COARSE_WAVES, AxisFit, kept_directions, march
 from protomer.rigid_motion import RigidMotion
 from protomer.self_correlation import LOWEST_SHELL, MapSpectrum, Orbits, orbits
+from protomer.symmetry import operators as point_group
 from protomer.symmetry import rotation_about
 
 STEP_WAVES = 0.25  # of the scan, in finest waves at the particle's radius
@@ -40,22 +41,39 @@ def find_axes(spectrum: MapSpectrum, operators: np.ndarray, max_angle_deg: float
     allowed = [fit for fit in fits if fit.motion.angle_deg <= max_angle_deg and fit.motion.distance_A <= max_shift_A]
     if not allowed:
         raise ValueError(f"no axes within {max_angle_deg:.0f} degrees and {max_shift_A:.0f} Å of where the map is")
-    fine = [settled(march(spectrum, operators, fit.motion, COARSE_WAVES), operators) for fit in allowed[:KEPT_FITS]]
-    best = max(fit.score for fit in fine)
-    return min((fit for fit in fine if fit.score > best - EQUAL), key=lambda fit: fit.motion.angle_deg)
+    return fine_fit(spectrum, operators, allowed)
 
 
 def coarse_fits(spectrum: MapSpectrum, operators: np.ndarray, max_angle_deg: float = 180.0) -> list[AxisFit]:
     """The best places of the axes in the coarse band, fitted, best first: steps 1 to 3."""
-    axis, cyclic = highest_axis(operators)
-    radius = coarse_radius(spectrum)
-    limit_deg = max_angle_deg if len(cyclic) == len(operators) else 180.0
-    fits = [march(spectrum, cyclic, motion, COARSE_WAVES, radius) for motion in scan_directions(spectrum, cyclic, axis, radius, limit_deg)]
-    if len(cyclic) < len(operators):
-        turns = [turned for fit in fits for turned in scan_turns(spectrum, operators, axis, fit.motion, radius)]
-        best = sorted(turns, key=lambda pair: -pair[0])[: KEPT_DIRECTIONS]
-        fits = [march(spectrum, operators, motion, COARSE_WAVES, radius) for _, motion in best]
-    return sorted((settled(fit, operators) for fit in fits), key=lambda fit: -fit.score)
+    _, cyclic = highest_axis(operators)
+    if len(cyclic) == len(operators):
+        return fits_of_cyclic(spectrum, cyclic, max_angle_deg)
+    return fits_about(spectrum, operators, fits_of_cyclic(spectrum, cyclic))
+
+
+def fits_of_cyclic(spectrum: MapSpectrum, cyclic: np.ndarray, max_angle_deg: float = 180.0) -> list[AxisFit]:
+    """The best places of one axis, fitted in the coarse band, best first: steps 1 and 2."""
+    axis, radius = highest_axis(cyclic)[0], coarse_radius(spectrum)
+    found = scan_directions(spectrum, cyclic, axis, radius, max_angle_deg)
+    fits = (settled(march(spectrum, cyclic, motion, COARSE_WAVES, radius), cyclic) for motion in found)
+    return sorted(fits, key=lambda fit: -fit.score)
+
+
+def fits_about(spectrum: MapSpectrum, operators: np.ndarray, cyclic_fits: list[AxisFit]) -> list[AxisFit]:
+    """The best places of a whole group with its highest axis where that was found, fitted in the coarse band, best first: step 3."""
+    axis, radius = highest_axis(operators)[0], coarse_radius(spectrum)
+    turns = [turned for fit in cyclic_fits for turned in scan_turns(spectrum, operators, axis, fit.motion, radius)]
+    best = sorted(turns, key=lambda pair: -pair[0])[:KEPT_DIRECTIONS]
+    fits = (settled(march(spectrum, operators, motion, COARSE_WAVES, radius), operators) for _, motion in best)
+    return sorted(fits, key=lambda fit: -fit.score)
+
+
+def fine_fit(spectrum: MapSpectrum, operators: np.ndarray, coarse: list[AxisFit]) -> AxisFit:
+    """Step 4 from the first few of the coarse fits."""
+    fine = [settled(march(spectrum, operators, fit.motion, COARSE_WAVES), operators) for fit in coarse[:KEPT_FITS]]
+    best = max(fit.score for fit in fine)
+    return min((fit for fit in fine if fit.score > best - EQUAL), key=lambda fit: fit.motion.angle_deg)
 
 
 def coarse_radius(spectrum: MapSpectrum) -> float:
@@ -182,19 +200,18 @@ def settled(fit: AxisFit, operators: np.ndarray) -> AxisFit:
 
 
 def same_axes(operators: np.ndarray) -> np.ndarray:
-    """Rotations that take a group's axes onto themselves: its own operators, for Dn also the turns between them, for D2 those of O."""
+    """Rotations that take a group's axes onto themselves: its own operators, for Dn the turns between them too, for D2 and T those of O."""
     axis, cyclic = highest_axis(operators)
-    if len(operators) == 4:
-        third = rotation_about(_two_folds(operators).sum(axis=0), 2 * np.pi / 3)
-        quarter = rotation_about(axis, np.pi / 2)
-        return np.array([a @ b @ c for a in (np.eye(3), third, third @ third) for b in (np.eye(3), quarter) for c in operators])
     if len(operators) == 2 * len(cyclic) and len(cyclic) > 2:
-        half = rotation_about(axis, np.pi / len(cyclic))
-        return np.concatenate([operators, half @ operators])
+        return np.concatenate([operators, rotation_about(axis, np.pi / len(cyclic)) @ operators])
+    if len(operators) == 4 or (len(operators) == 12 and len(cyclic) == 3):
+        frame = _two_folds(operators)
+        return np.asarray(frame.T @ point_group("O") @ frame)
     return operators
 
 
 def _two_folds(operators: np.ndarray) -> np.ndarray:
-    """Unit vectors of D2's three axes, so that they are right-handed together."""
-    x, y = (np.linalg.svd(op + np.eye(3))[0][:, 0] for op in operators[1:3])
+    """The three two-fold axes of D2 or T, one in each row: (3, 3)."""
+    halves = [op for op in operators if abs(np.trace(op) + 1) < 1e-6]
+    x, y = (np.linalg.svd(op + np.eye(3))[0][:, 0] for op in halves[:2])
     return np.stack([x, y, np.cross(x, y)])
