@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +45,22 @@ class Cost:
     peak_GB: float
 
 
-def protomer(*words: object) -> Cost:
-    """Carry out one protomer command; its messages are shown only where it fails. Raises SystemExit then."""
+def timed(command: Sequence[object]) -> Cost:
+    """Carry out a command; its messages are shown only where it fails. Raises SystemExit then."""
     begun = time.perf_counter()
     with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen([sys.executable, "-m", "protomer", *map(str, words)], stdout=messages, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(list(map(str, command)), stdout=messages, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             messages.seek(0)
-            raise SystemExit(f"protomer {' '.join(map(str, words))} ended with {process.returncode}:\n{messages.read().decode()}")
+            raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{messages.read().decode()}")
     return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - begun, usage.ru_maxrss * 1024 / 1e9)
+
+
+def protomer(*words: object) -> Cost:
+    """Carry out one protomer command."""
+    return timed((sys.executable, "-m", "protomer", *words))
 
 
 def pipeline(folder: Path, design: SimulationDesign, threads: int) -> dict[str, Cost]:

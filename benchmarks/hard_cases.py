@@ -93,25 +93,50 @@ def limit(folder: Path) -> PoseErrors:
     return errors_of(found.poses.rotation[:, 0], found.poses.shift_px[:, 0] * pixel_A, folder, particles.stack_index)
 
 
-def measure(case: Case, share: float, threads: int, folder: Path) -> str:
-    """A row of the table."""
+@dataclass(frozen=True)
+class Score:
+    """How good a refinement is. Shells: of the corrected half-map FSC at 0.143, and of the FSC with the truth at 0.5, same mask."""
+
+    errors: PoseErrors
+    reported: float
+    true: float
+
+
+def make_set(case: Case, share: float, folder: Path, seed: int = 0) -> int:
+    """Simulate and import a share of a case's images in `folder`; how many there are."""
     sets = {"number": round(case.number * share), "box": case.box, "pixel_size": case.pixel_A, "snr": case.snr,
-            "start_low_pass": case.start_A, "realistic": "on" if case.realistic else "off"}
+            "start_low_pass": case.start_A, "realistic": "on" if case.realistic else "off", "seed": seed}
     words = [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
     protomer("simulate", "--output", folder / "simulated", *words)
     protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
-    refine = ("refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc", "--set",
-              f"initial_low_pass={case.start_A}", "--threads", threads)
-    protomer(*refine, "--output", folder / "compiled", "--set", "max_alignment_resolution=30A")
-    cost = protomer(*refine, "--output", folder / "refined")
-    particles, record = read_particles(folder / "refined/particles.h5"), read_map_record(folder / "refined/volume.h5")
-    errors, best = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index), limit(folder)
+    return int(sets["number"])
+
+
+def refinement_words(case: Case, folder: Path, threads: int) -> tuple[object, ...]:
+    """The refinement of a set, but for its --output."""
+    return ("refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc", "--set",
+            f"initial_low_pass={case.start_A}", "--threads", threads)
+
+
+def score(folder: Path, refined: Path) -> Score:
+    """Of the refinement in `refined`, of the set in `folder`."""
+    particles, record = read_particles(refined / "particles.h5"), read_map_record(refined / "volume.h5")
+    errors = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index)
     mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, record.map.voxel_size_A)
     curve = truth_fsc(mean, read_volume(folder / "simulated/map.mrc"), errors.motion, record.fsc_mask)
     assert record.fsc is not None
-    shells = f"{record.fsc.shell_at('corrected', 0.143):.1f} | {first_crossing(curve, 0.5):.1f} | {largest_radius(case.box)}"
-    poses = " | ".join(f"{np.median(e.angle_deg):.2f} | {100 * e.lost():.1f}" for e in (errors, best))
-    return f"| {case.name} | {sets['number']} | {cost.cpu_s:.0f} | {shells} | {poses} |"
+    return Score(errors, record.fsc.shell_at("corrected", 0.143), first_crossing(curve, 0.5))
+
+
+def measure(case: Case, share: float, threads: int, folder: Path) -> str:
+    """A row of the table."""
+    number, refine = make_set(case, share, folder), refinement_words(case, folder, threads)
+    protomer(*refine, "--output", folder / "compiled", "--set", "max_alignment_resolution=30A")
+    cost = protomer(*refine, "--output", folder / "refined")
+    found, best = score(folder, folder / "refined"), limit(folder)
+    shells = f"{found.reported:.1f} | {found.true:.1f} | {largest_radius(case.box)}"
+    poses = " | ".join(f"{np.median(e.angle_deg):.2f} | {100 * e.lost():.1f}" for e in (found.errors, best))
+    return f"| {case.name} | {number} | {cost.cpu_s:.0f} | {shells} | {poses} |"
 
 
 def main() -> None:

@@ -85,6 +85,25 @@ def rotation_vector_between(first, second, out):
     out[0], out[1], out[2] = factor * x, factor * y, factor * z
 
 
+@numba.njit(cache=True)
+def rotation_errors(true, found, operators):
+    """Rotation vectors (n, 3) float64, radians, about the map's axes, from the nearest group mate of each true rotation to the found one.
+
+    true, found (n, 3, 3) and operators (g, 3, 3) float64: found = exp([out]x) g true, with the g of the shortest out.
+    """
+    out = np.empty((true.shape[0], 3))
+    trial = np.empty(3)
+    for n in range(true.shape[0]):
+        shortest = np.inf
+        for g in range(operators.shape[0]):
+            rotation_vector_between(np.dot(operators[g], true[n]), found[n], trial)
+            square = (trial * trial).sum()
+            if square < shortest:
+                shortest = square
+                out[n] = trial
+    return out
+
+
 def asymmetric_unit_rows(quaternions: np.ndarray, operators: np.ndarray) -> np.ndarray:
     """Rows of a grid (n, 4) that lie in one asymmetric unit of a group (g, 3, 3): those nearer to the identity than all their mates g R."""
     rotations = matrices_from_quaternions(quaternions)

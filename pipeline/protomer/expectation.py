@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit
@@ -129,6 +130,9 @@ class PoseTable:
         return cls(rotation, poses.shift_px, poses.weight, poses.log_likelihood, poses.covariance, poses.log_odds)
 
 
+P = TypeVar("P", Poses, PoseTable)
+
+
 @dataclass(frozen=True)
 class Model:
     """What one E-step compares images with. `noise` (groups, shells) is sigma^2 of each shell; maps are of the images' field of view."""
@@ -191,8 +195,10 @@ def expect(
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
-        inserted = replace(poses, weight=poses.weight * expit(poses.log_odds)[:, None]) if context.null_class else poses
-        insert_poses(batch, inserted, plane, model.operators, context.scale, context.threads, accumulators[key])
+        if not context.marginalise:
+            poses = replace(poses, weight=np.eye(1, poses.weight.shape[1]) * (poses.weight[:, :1] > 0))
+        counted = counted_by_presence(poses) if context.null_class else poses
+        insert_poses(batch, counted, plane, model.operators, context.scale, context.threads, accumulators[key])
         residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
         found.append(PoseTable.of(poses))
         context.advance(len(rows))
@@ -207,8 +213,9 @@ def expect(
 
 @dataclass(frozen=True)
 class Context:
-    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, a call per batch
-    that tells progress and raises where the run is to stop, and whether images count by their probability of holding the particle."""
+    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, a call per batch that
+    tells progress and raises where the run is to stop, whether images count by their probability of holding the particle, and whether at
+    all modes of their posterior or at the heaviest alone."""
 
     search_again: np.ndarray
     scale: float
@@ -216,6 +223,12 @@ class Context:
     threads: int
     advance: Callable[[int], None]
     null_class: bool = False
+    marginalise: bool = True
+
+
+def counted_by_presence(poses: P) -> P:
+    """The poses with every weight times the probability that the image holds the particle."""
+    return replace(poses, weight=poses.weight * expit(poses.log_odds)[:, None])
 
 
 def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int) -> Poses:

@@ -81,6 +81,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...], str, str]] = {
         "radian, angstrom",
         "lower triangle of the 5x5 covariance of (rotation about map x, y, z; shift x, y)",
     ),
+    "pose_posterior": ("f8", (), "", "probability that the pose is right: within 10 degrees of the truth"),
     "log_likelihood": ("f8", (), "", "log-likelihood of the best pose"),
     "micrograph": ("O", (), "", "micrograph or tilt series, empty where unknown"),
     "filament": ("i4", (), "", "helical tube on its micrograph, 0 where none"),
@@ -91,6 +92,7 @@ DEFAULTS: dict[str, Any] = {
     "scale": 1.0,
     "grey_gain": 1.0,
     "class_posterior": 1.0,
+    "pose_posterior": 1.0,
     "micrograph": "",
     "coordinate_px": np.nan,
     "half": -1,
@@ -161,10 +163,11 @@ class Particles:
         return replace(self, columns=replaced(self.columns, new))
 
 
-def empty_columns(n: int) -> dict[str, np.ndarray]:
-    """n rows of every column of COLUMNS at its default."""
+def empty_columns(n: int, *names: str) -> dict[str, np.ndarray]:
+    """n rows of every column of COLUMNS, or of some, at its default."""
     table = {}
-    for name, (dtype, shape, _, _) in COLUMNS.items():
+    for name in names or COLUMNS:
+        dtype, shape, _, _ = COLUMNS[name]
         table[name] = np.zeros((n, *shape), dtype)
         if name in DEFAULTS:
             table[name][...] = DEFAULTS[name]

@@ -11,6 +11,7 @@ import numpy as np
 
 from protomer.aberrations import group_even_turns, odd_correction
 from protomer.alignment import Poses, Reference, Search, refine_modes, search_globally
+from protomer.confidence import full_covariance
 from protomer.cramer_rao import ImageModel, PoseBound, pose_bound
 from protomer.images import Transfer, Whitened, whiten
 from protomer.scatterers import Scatterer
@@ -20,7 +21,7 @@ from protomer.simulation_draws import true_ctf
 from protomer.simulation_optics import optics_of
 from protomer_kernels.ctf import ctf_values
 from protomer_kernels.half_plane import HalfPlane, largest_radius, transform_images
-from protomer_kernels.rotations import rotation_vector_between
+from protomer_kernels.rotations import rotation_errors
 
 BATCH = 64
 SHIFT_EXTENT = 1 / 16  # of the box, as in a refinement
@@ -84,9 +85,7 @@ def try_poses(data: SimulatedData, scatterer: Scatterer, radius: int | None = No
     images = ImageModel(scatterer, Simulator((scatterer,), data.design).gain, box, pixel_A, data.noise_variance)
     finest_A = box * pixel_A / (radius + 1e-6)
     bound = pose_bound(images, true_ctf(data.design, data.truth), data.truth.contrast, true_rotation, (np.inf, finest_A))
-    turn = np.empty((len(rotation), 3))
-    for n in range(len(rotation)):
-        rotation_vector_between(true_rotation[n], np.ascontiguousarray(rotation[n, 0]), turn[n])
+    turn = rotation_errors(true_rotation, np.ascontiguousarray(rotation[:, 0]), np.eye(3)[None])
     error = np.concatenate([turn, pixel_A * (shift_px[:, 0] - true_shift_px)], axis=1)
     return PoseTrial(error, full_covariance(covariance, pixel_A), bound, weight[:, 0], np.concatenate(shortfall))
 
@@ -108,12 +107,3 @@ def known_images(data: SimulatedData, plane: HalfPlane, radius: int, rows: slice
 def from_truth(batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift_px: np.ndarray) -> Poses:
     """The climb from the true poses (n, 3, 3) and (n, 2)."""
     return refine_modes(batch, reference, search, rotation[:, None].copy(), shift_px[:, None].copy(), np.ones((len(rotation), 1), bool))
-
-
-def full_covariance(triangle: np.ndarray, pixel_size_A: float) -> np.ndarray:
-    """(n, 15) lower triangles in radians and pixels -> (n, 5, 5) in radians and Å."""
-    lower = np.tril_indices(5)
-    full = np.empty((len(triangle), 5, 5))
-    full[:, lower[0], lower[1]] = full[:, lower[1], lower[0]] = triangle
-    unit = np.array([1.0, 1.0, 1.0, pixel_size_A, pixel_size_A])
-    return full * unit[:, None] * unit

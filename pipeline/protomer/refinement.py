@@ -80,8 +80,6 @@ def iterate(setup: Setup, state: State) -> State:
             setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance)
         )
     poses = _gather_poses(setup, share.poses)
-    if not setup.marginalise:
-        poses = replace(poses, weight=(np.arange(poses.weight.shape[1]) == 0) * np.ones_like(poses.weight))
     noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
     maps, curve = maximise(setup, totals, share.scale, band)
@@ -124,7 +122,7 @@ def _context(setup: Setup, state: State) -> Context:
         again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
     scale = insertion_scale(setup.largest, setup.particles, state.model)
     clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, setup.null_class and clear)
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, setup.null_class and clear, setup.marginalise)
 
 
 def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.confidence import Confidence
 from protomer.job_run import JobRun
 from protomer.particles import Particles
 from protomer.refinement import rotation_widths_deg
@@ -18,7 +19,13 @@ DOUBTS = {"no_better_than_start", "poses_disagree"}
 
 
 def write_report(
-    record: MapRecord, particles: Particles, history: list[dict[str, Any]], start_A: float, joined_A: float, job: JobRun
+    record: MapRecord,
+    particles: Particles,
+    history: list[dict[str, Any]],
+    confidence: Confidence | None,
+    start_A: float,
+    joined_A: float,
+    job: JobRun,
 ) -> None:
     """Warnings first, then resolution, map, orientations, poses and noise. start_A: low-pass of the start; joined_A: 0 where never."""
     fsc = record.fsc
@@ -39,6 +46,9 @@ def write_report(
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], label)
     report.headline("unmasked", fsc.describe("unmasked").split(" (")[0], "FSC at 0.143")
     report.headline("iterations", str(len(history)), "until resolution and poses settled")
+    if confidence is not None:
+        report.headline("expected pose error", f"{confidence.median_error_deg:.2g}°, {confidence.median_error_A:.2g} Å",
+                        f"median; {100 * confidence.lost:.1f} % lost ({confidence.images} images made from the map, searched again)")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
     report.figure(
@@ -84,5 +94,9 @@ def _add_poses(report: Report, particles: Particles, history: list[dict[str, Any
     )
     report.figure(
         histogram_figure(rotation_widths_deg(particles.pose_covariance), "posterior width of the rotation (degrees)"),
-        "Width of each particle's posterior, from its curvature.",
+        "Width of each particle's posterior, from its curvature, widened to what images with known poses showed.",
+    )
+    report.figure(
+        histogram_figure(particles.pose_posterior, "probability that the pose is right"),
+        "How far each pose may be believed: the weight of its mode, corrected by how often images with known poses were found at theirs.",
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from protomer.expectation import Batch, Key, Model, PoseTable
+from protomer.expectation import Batch, Key, Model, PoseTable, counted_by_presence
 from protomer.images import ImageStore
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
@@ -91,4 +91,4 @@ class State:
         """The poses, with weights as the last iteration inserted them."""
         if not (self.history and self.history[-1]["null_class"]):
             return self.poses
-        return replace(self.poses, weight=self.poses.weight * self.poses.presence[:, None])
+        return counted_by_presence(self.poses)

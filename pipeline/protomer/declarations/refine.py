@@ -30,6 +30,10 @@ class RefineSettings(JobSettings):
     null_class: bool = setting(
         True, "once most images clearly hold the particle, one that is likelier noise alone counts by its probability (class_posterior)"
     )
+    rehearse: bool = setting(
+        True, "at the end, search images made from the map, whose poses are known, and state posteriors and covariances as far as these "
+        "were right"
+    )
     extra_passes: int = setting(0, "iterations after convergence", minimum=0)
     box: int | None = setting(None, "Fourier-crop the images to this box; unset: as imported", minimum=16, unit="px")
     shift_search_extent: float | None = setting(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError
 from protomer.events import Events
@@ -27,6 +28,7 @@ from protomer.refinement_checkpoint import resume, save
 from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
 from protomer.refinement_setup import MASK_FRACTION, Masking, Setup, State
+from protomer.rehearsal import rehearse
 from protomer.schedule import Band
 from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
@@ -36,6 +38,7 @@ from protomer_kernels.half_plane import HalfPlane, largest_radius
 __all__ = ["plan", "run"]
 
 MANY_EMPTY = 0.05
+MANY_LOST = 0.3
 
 
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
@@ -52,8 +55,9 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     for _ in range(settings.extra_passes):
         state = iterate(setup, state)
         report_iteration(state, setup, job)
-    half_maps, together = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
-    return finish(setup, state, (half_maps, together), inputs, settings, job)
+    confidence = rehearse(setup, state) if settings.rehearse else None
+    maps = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
+    return finish(setup, state, maps, confidence, inputs, settings, job)
 
 
 def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Particles:
@@ -178,10 +182,16 @@ def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
 
 
 def finish(
-    setup: Setup, state: State, maps: tuple[Halves[np.ndarray], np.ndarray], inputs: Inputs, settings: RefineSettings, job: JobRun
+    setup: Setup,
+    state: State,
+    maps: tuple[Halves[np.ndarray], np.ndarray],
+    confidence: Confidence | None,
+    inputs: Inputs,
+    settings: RefineSettings,
+    job: JobRun,
 ) -> dict[str, Any]:
     """Measure the maps, write everything (rank 0), and say how it went."""
-    particles = posed(setup, state, job)
+    particles = posed(setup, state, confidence, job)
     if not job.team.is_first:
         return {}
     half_maps, together = maps[0].map(lambda data: Volume(data, setup.pixel_size_A)), Volume(maps[1], setup.pixel_size_A)
@@ -193,12 +203,14 @@ def finish(
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     empty = warn_of_empty(state.poses.presence, job.events)
+    warn_of_lost(confidence, job.events)
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
-    write_report(record, particles, state.history, settings.initial_low_pass, joined_A, job)
+    write_report(record, particles, state.history, confidence, settings.initial_low_pass, joined_A, job)
     return {
         **map_summary(particles, record),
         "iterations": len(state.history),
         "images_likelier_noise": empty,
+        "pose_confidence": None if confidence is None else confidence.summary(),
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
     }
@@ -216,8 +228,20 @@ def warn_of_empty(presence: np.ndarray, events: Events) -> int:
     return empty
 
 
-def posed(setup: Setup, state: State, job: JobRun) -> Particles:
-    """The particles with the poses found."""
+def warn_of_lost(confidence: Confidence | None, events: Events) -> None:
+    """A warning where many of the images whose poses were known were not found at them."""
+    if confidence is not None and confidence.lost > MANY_LOST:
+        events.warn(
+            "poses_lost",
+            f"of {confidence.images} images made from the refined map, {100 * confidence.lost:.0f} % were found more than 10° from their "
+            "pose: as many of the real ones may be, and the map holds them (pose_posterior in particles.h5)",
+        )
+
+
+def posed(setup: Setup, state: State, confidence: Confidence | None, job: JobRun) -> Particles:
+    """The particles with the poses found, and how far these may be believed."""
+    weight = state.poses.weight[:, 0]
+    factor = np.ones(len(weight)) if confidence is None else confidence.covariance_factor(weight)
     pixel_A = setup.pixel_size_A
     unit = np.array([1.0, 1.0, 1.0, pixel_A, pixel_A])
     scale = np.array([unit[p] * unit[q] for p in range(5) for q in range(p + 1)])
@@ -225,7 +249,8 @@ def posed(setup: Setup, state: State, job: JobRun) -> Particles:
         rotation=state.poses.rotation[:, 0],
         shift_A=state.poses.shift_px[:, 0] * pixel_A,
         log_likelihood=state.poses.log_likelihood,
-        pose_covariance=state.poses.covariance * scale,
+        pose_covariance=state.poses.covariance * scale * factor[:, None],
+        pose_posterior=weight if confidence is None else confidence.posterior(weight),
         class_posterior=state.poses.presence,
     )
     return replace(posed, has_poses=True, provenance=dict(job.provenance))
