@@ -46,7 +46,8 @@ def as_particles(data: SimulatedData, folder: Path) -> Particles:
 def store_of(particles: Particles, **how: Any) -> ImageStore:
     """The images of all batches."""
     box, _ = common_frame(particles)
-    return ImageStore(particles, HalfPlane(box, largest_radius(box)), [b.rows for b in make_batches(particles, 1, 0)], **how)
+    batches = make_batches(particles, 1, 0)
+    return ImageStore(particles, HalfPlane(box, largest_radius(box)), [b.rows for b in batches], blocks=[b.block for b in batches], **how)
 
 
 def rebuilt(particles: Particles, operators: OperatorSet | None = None) -> tuple[Halves[np.ndarray], np.ndarray]:

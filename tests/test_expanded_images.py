@@ -43,11 +43,13 @@ def test_an_expanded_stack_is_held_and_read_as_its_parent_is(parent: Particles, 
     assert sum(read) == 2 * NUMBER
     assert sorted(theirs) == list(range(NUMBER * len(operators)))
     assert all(np.array_equal(crop, ours[row // len(operators)]) for row, crop in theirs.items())
-    for name, particles in (("parent", parent), ("copies", copies)):
-        crops_by_row(particles, folder=tmp_path / name, half_precision=half_precision)
-    parents, others = (sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in ("parent", "copies"))
-    files = len(list((tmp_path / "copies").iterdir()))
-    assert others - 128 * files == held.held_bytes < parents  # beside a header of 128 bytes for each file
+    read.clear()
+    for particles in (parent, copies):
+        filed, _ = crops_by_row(particles, folder=tmp_path / "cache", half_precision=half_precision)
+        sizes = [file.stat().st_size for file in (tmp_path / "cache").iterdir()]
+        assert sum(sizes) - 128 * len(sizes) == held.held_bytes  # beside a header of 128 bytes for each file
+    assert sum(read) == NUMBER, "the parent's crops serve its copies"
+    assert all(np.array_equal(crop, theirs[row]) for row, crop in filed.items())
 
 
 def test_all_copies_of_an_image_lie_in_one_batch_and_batches_stay_small(parent: Particles) -> None:
@@ -57,6 +59,8 @@ def test_all_copies_of_an_image_lie_in_one_batch_and_batches_stay_small(parent: 
     assert sum(map(len, uids)) == NUMBER and sum(len(batch.rows) for batch in batches) == 14 * NUMBER
     assert max(len(batch.rows) for batch in batches) <= BATCH
     assert [batch.pictures for batch in batches] == [len(u) for u in uids]
+    images_of_blocks = np.bincount([batch.block for batch in batches], [batch.pictures for batch in batches])
+    assert images_of_blocks.max() <= BATCH and len(images_of_blocks) == len(make_batches(parent, 3, 0))
     assert [len(batch.rows) for batch in make_batches(expanded(parent, OperatorSet.of_group("I")), 1, 0)] == [60] * NUMBER
 
 

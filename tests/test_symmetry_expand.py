@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from protomer.chain import parse_chain
 from protomer.declarations.symmetry_expand import JOB
 from protomer.errors import InputError, SettingsError
 from protomer.expansion import expanded, no_longer_copies, one_row_per_image
@@ -234,3 +235,14 @@ def test_filaments_in_both_half_sets_are_warned_of(tmp_path: Path) -> None:
     torn = parent.with_columns(filament=np.ones(18), half=np.arange(18) % 2, shift_A=np.zeros((18, 2)))
     assert warned(expand(tmp_path, torn, **helix)) == {"no_volume", "torn_filaments"}
     assert warned(expand(tmp_path, torn.with_columns(half=np.arange(18) // 9), **helix)) == {"no_volume"}
+
+
+def test_expansion_and_its_undoing_are_steps_of_a_chain(tmp_path: Path) -> None:
+    (tmp_path / "particles.star").touch()
+    (tmp_path / "start.mrc").touch()
+    chain = parse_chain({"dataset": {"star": "particles.star"}, "jobs": {
+        "consensus": {"job": "refine", "particles": "dataset", "volume": "start.mrc", "symmetry": "C2"},
+        "copies": {"job": "symmetry-expand", "particles": "consensus", "volume": "consensus", "symmetry": "C2"},
+        "again": {"job": "symmetry-expand", "particles": "copies", "undo": True, "settings": {"keep": "original"}}}}, tmp_path)
+    assert [step.name for step in chain.steps] == ["dataset", "consensus", "copies", "again"]
+    assert {"--set", "undo=True", "keep=original", "copies/particles.h5"} <= set(chain.steps[3].arguments())

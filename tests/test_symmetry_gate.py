@@ -11,6 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from protomer.declarations.symmetry_expand import JOB
+from protomer.declarations.symmetry_find import JOB as FIND
 from protomer.errors import InputError
 from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_particles, write_particles
@@ -54,18 +55,18 @@ def test_a_map_on_its_axes_passes_and_its_residual_is_told(symmetric: Volume, tm
     assert summary["warnings"] == []
 
 
-def test_axes_3_degrees_off_are_refused_with_their_residual_and_pass_once_the_map_was_moved_onto_them(symmetric: Volume,
-                                                                                                    tmp_path: Path) -> None:
+def test_axes_3_degrees_off_are_refused_with_their_residual_and_pass_after_symmetry_find(symmetric: Volume, tmp_path: Path) -> None:
     tilted = move_volume(symmetric, TILT)
     with pytest.raises(InputError) as caught:
         expand(tmp_path, tilted)
     found = float(caught.value.found.split("axes are ")[1].split(" ")[0])
     assert found == pytest.approx(3.0, abs=0.2) and "symmetry-find" in caught.value.remedy
     assert not (tmp_path / "out/particles.h5").exists()
-    axes = inspect_map(tmp_path / "map.mrc", OperatorSet.of_group("D3"), None, 1.0).axes
-    assert axes is not None
-    summary = expand(tmp_path, move_volume(tilted, axes.motion))
-    assert summary["axis_error_deg"] < 0.2
+    given = {name: str(tmp_path / file) for name, file in (("volume", "map.mrc"), ("particles", "particles.h5"))}
+    run_job(FIND, {**given, "symmetry": "D3"}, {}, RunOptions(tmp_path / "found", threads=1))
+    moved = {"volume": str(tmp_path / "found/map.mrc"), "particles": str(tmp_path / "found"), "symmetry": "D3"}
+    summary = run_job(JOB, moved, {}, RunOptions(tmp_path / "out", threads=1))
+    assert summary["axis_error_deg"] < 0.2 and summary["rows"] == 120 and summary["forced"] is False
 
 
 def test_force_expands_all_the_same_and_is_recorded(symmetric: Volume, tmp_path: Path) -> None:

@@ -32,11 +32,15 @@ Key = tuple[int, int]  # half, fold
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the particle table that are worked on together, and how many pictures they show."""
+    """Rows of the particle table that are worked on together, how many pictures they show, and the block of images that they belong to.
+
+    A block is what a batch would be without copies, so that crops that were kept for the images serve their copies too.
+    """
 
     key: Key
     rows: np.ndarray
     pictures: int
+    block: int
 
 
 def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> int:
@@ -53,21 +57,25 @@ def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> in
 def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
     """All particles in fixed batches, ordered by half and fold; copies of one image lie in one batch."""
     fold = (uniform(seed, particles.image_uid, "fold") * folds).astype(np.int64)
-    batches = []
+    batches: list[Batch] = []
     for half in (0, 1):
         for f in range(folds):
-            rows = np.flatnonzero((particles.half == half) & (fold == f))
-            batches += [Batch((half, f), part, len(np.unique(particles.pictures(part)))) for part in _whole_images(particles, rows)]
+            rows, block = np.flatnonzero((particles.half == half) & (fold == f)), batches[-1].block + 1 if batches else 0
+            parts, in_block = _whole_images(particles, rows)
+            batches += [
+                Batch((half, f), part, len(np.unique(particles.pictures(part))), block + n // in_block) for n, part in enumerate(parts)
+            ]
     return batches
 
 
-def _whole_images(particles: Particles, rows: np.ndarray) -> list[np.ndarray]:
-    """Rows in parts of at most BATCH, or of one image where that has more copies; images in the order of their first rows."""
+def _whole_images(particles: Particles, rows: np.ndarray) -> tuple[list[np.ndarray], int]:
+    """Rows in parts of at most BATCH, or of one image where that has more copies; images in the order of their first rows. And how many
+    parts hold BATCH images."""
     _, first, image, copies = np.unique(particles.image_uid[rows], return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(first[image], kind="stable")  # the same order where no image has copies
-    images = max(1, BATCH // int(copies.max(initial=1)))
+    images = 1 << (max(1, BATCH // int(copies.max(initial=1))).bit_length() - 1)  # a power of two, as BATCH is
     ends = np.cumsum(copies[np.argsort(first)])[images - 1 :: images]
-    return [part for part in np.split(rows[order], ends) if len(part)]
+    return [part for part in np.split(rows[order], ends) if len(part)], BATCH // images
 
 
 def share_of_batches(batches: int, rank: int, ranks: int) -> range:

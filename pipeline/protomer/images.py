@@ -1,8 +1,9 @@
 """The particles' images as prefix-ordered Fourier crops, in fixed batches, kept in memory or in a node-local cache.
 
 A batch is keyed by what it holds, not by who runs it; its crops depend only on the stacks' bytes and the preparation. Where memory is too
-small, or a cache folder is given, each batch is one file in that folder, named by a digest of all that went into it. Symmetry copies of an
-image lie in one batch and have one crop there, in memory as on disk.
+small, or a cache folder is given, each batch is part of one file in that folder, named by a digest of all that went into it. Symmetry
+copies of an image lie in one batch and have one crop there, in memory as on disk; batches of copies share the file that a batch of their
+images would have, so that they find what was prepared for those.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -89,6 +91,7 @@ class ImageStore:
     folder: Path | None = None
     workers: int = 1
     half_precision: bool = False
+    blocks: Sequence[int] | None = None  # for each batch the number of its file; unset: each has its own
     _held: dict[int, np.ndarray] = field(default_factory=dict)
     _readers: dict[int, StackReader] = field(default_factory=dict)
 
@@ -97,7 +100,7 @@ class ImageStore:
         rows = self.batches[number]
         first, back = _distinct(self.particles.pictures(rows))
         if self.folder is not None:
-            crops = self._from_folder(rows[first])
+            crops = self._from_folder(number)
         else:
             if number not in self._held:
                 self._held[number] = self._packed(self._prepare(rows[first]))
@@ -133,13 +136,17 @@ class ImageStore:
     def _unpacked(self, packed: np.ndarray) -> np.ndarray:
         return packed.astype(np.float32).view(np.complex64) if self.half_precision else packed
 
-    def _from_folder(self, rows: np.ndarray) -> np.ndarray:
+    def _from_folder(self, number: int) -> np.ndarray:
         assert self.folder is not None
+        blocks = range(len(self.batches)) if self.blocks is None else self.blocks
+        together = slice(bisect_left(blocks, blocks[number]), bisect_right(blocks, blocks[number]))
+        shown = [rows[_distinct(self.particles.pictures(rows))[0]] for rows in self.batches[together]]
+        start, rows = sum(map(len, shown[: number - together.start])), np.concatenate(shown)
         path = self.folder / f"{self._digest(rows)}.npy"
         if not path.exists():
             with writing_atomically(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, self._packed(self._prepare(rows)), allow_pickle=False)
-        return self._unpacked(np.load(path, mmap_mode="r", allow_pickle=False))
+        return self._unpacked(np.load(path, mmap_mode="r", allow_pickle=False)[start : start + len(shown[number - together.start])])
 
     def _digest(self, rows: np.ndarray) -> str:
         digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())

@@ -163,10 +163,11 @@ class Particles:
         return replace(self, columns=replaced(self.columns, new))
 
 
-def empty_columns(n: int) -> dict[str, np.ndarray]:
-    """n rows of every column of COLUMNS at its default."""
+def empty_columns(n: int, *names: str) -> dict[str, np.ndarray]:
+    """n rows of every column of COLUMNS, or of some, at its default."""
     table = {}
-    for name, (dtype, shape, _, _) in COLUMNS.items():
+    for name in names or COLUMNS:
+        dtype, shape, _, _ = COLUMNS[name]
         table[name] = np.zeros((n, *shape), dtype)
         if name in DEFAULTS:
             table[name][...] = DEFAULTS[name]

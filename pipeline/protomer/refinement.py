@@ -35,6 +35,7 @@ from protomer_kernels.rotations import matrices_from_quaternions
 SAME_POSE_DEG = 10.0
 AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
 CERTAIN_WEIGHT = 0.99
+UNCERTAIN_WEIGHT = 0.95  # those below are searched in every iteration: modes found with a worse map may not hold the right one
 # of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
 OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
 CLEARLY_PRESENT = 0.9  # where most images hold the particle with this probability, the others count by theirs
@@ -128,6 +129,7 @@ def _context(setup: Setup, state: State) -> Context:
     all the same, so that nothing stays lost.
     """
     again = state.agreed < np.where(state.poses.weight[:, 0] > CERTAIN_WEIGHT, AGREEMENTS_IF_CERTAIN, AGREEMENTS)
+    again |= state.poses.weight[:, 0] < UNCERTAIN_WEIGHT
     elsewhere = state.history[-1]["found_elsewhere"] if state.history else None
     one_in = ONE_IN if elsewhere is None or elsewhere > STILL_SHARE else ONE_IN_WHEN_STILL
     turn = (uniform(setup.seed, setup.particles.image_uid, "search again") * one_in).astype(np.int64)

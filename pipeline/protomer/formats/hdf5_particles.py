@@ -20,11 +20,11 @@ import numpy as np
 from protomer.formats.hdf5_files import as_json, damaged, get, new_hdf5_file, opened, put, read_json, require_dtype, values_of
 from protomer.operator_sets import OperatorSet
 from protomer.output import writing_atomically
-from protomer.particles import COLUMNS, DEFAULTS, OpticsGroup, Particles, Stack
+from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
 from protomer.shared_columns import SharedColumns, column_form
 
+ADDED_LATER = ("pose_posterior",)  # columns that the first files of version 1 lack
 _IMAGE_ROW = ("", "row of the tables of images that each row belongs to")
-_LATER = ("pose_posterior",)  # columns that files of version 0.1 may lack
 _STACK_UNITS = {"path": "", "number": "images", "box": "pixel", "size_bytes": "byte", "mtime_ns": "nanosecond", "digest": "SHA-256"}
 _OPTICS: dict[str, tuple[str, str]] = {
     "name": ("", "name of the optics group"),
@@ -136,10 +136,10 @@ def _read_columns(path: str | os.PathLike[str], file: h5py.File) -> tuple[Mappin
     """The columns and the foreign ones, of either version."""
     extra = _read_extra(path, file, "extra")
     if "images" not in file:
-        return {name: _column(path, file, "particles", name) for name in COLUMNS}, extra
+        return _columns(path, file, "particles", list(COLUMNS)), extra
     image_row = require_dtype(path, "image_row", get(path, file, "particles/image_row"), "i4")
-    own = {name: _column(path, file, "particles", name) for name in COLUMNS if name in file["particles"]}
-    shared = {name: _column(path, file, "images", name) for name in COLUMNS if name not in own}
+    own = _columns(path, file, "particles", [name for name in COLUMNS if name in file["particles"]])
+    shared = _columns(path, file, "images", [name for name in COLUMNS if name not in own])
     images, by_image = len(shared.get("stack", ())), _read_extra(path, file, "images_extra")
     uneven = [name for table, n in ((own, len(image_row)), (shared, images), (extra, len(image_row)), (by_image, images))
               for name, column in table.items() if column.shape[:1] != (n,)]
@@ -150,11 +150,12 @@ def _read_columns(path: str | os.PathLike[str], file: h5py.File) -> tuple[Mappin
     return SharedColumns(own, shared, image_row), SharedColumns(extra, by_image, image_row)
 
 
-def _column(path: str | os.PathLike[str], file: h5py.File, group: str, name: str) -> np.ndarray:
-    """One column; those that older files lack are at their defaults."""
-    if name in _LATER and name not in file[group]:
-        return np.full(len(get(path, file, f"{group}/stack")), DEFAULTS[name], COLUMNS[name][0])
-    return require_dtype(path, name, get(path, file, f"{group}/{name}"), COLUMNS[name][0])
+def _columns(path: str | os.PathLike[str], file: h5py.File, group: str, names: list[str]) -> dict[str, np.ndarray]:
+    """Columns of a group by name; those of ADDED_LATER at their default where the file has none."""
+    found = {name: require_dtype(path, name, get(path, file, f"{group}/{name}"), COLUMNS[name][0])
+             for name in names if name not in ADDED_LATER or name in file[group]}
+    number = len(next(iter(found.values()), ()))
+    return found | {name: empty_columns(number, name)[name] for name in names if name not in found}
 
 
 def _read_extra(path: str | os.PathLike[str], file: h5py.File, group: str) -> dict[str, np.ndarray]:

@@ -91,7 +91,8 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
     plane = HalfPlane(box, largest_radius(box))
     work = work_of(settings, batches, numbers, box, job.threads)
     folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
-    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
+    rows, blocks = [b.rows for b in batches], [b.block for b in batches]
+    store = ImageStore(particles, plane, rows, folder, job.threads, settings.half_precision, blocks)
     return Setup(
         particles,
         store,
