@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from protomer.aberrations import usable_radius
-from protomer.expectation import Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale
+from protomer.batches import Key
+from protomer.expectation import Context, Model, PoseTable, expect, insert_poses, insertion_scale
 from protomer.images import contrast_transfer, whiten
 from protomer.maximisation import (
     Sums,
