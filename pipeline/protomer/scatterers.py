@@ -19,7 +19,6 @@ from protomer_kernels.atoms import envelope, image_grid_ft, spread_images, volum
 from protomer_kernels.nufft import OVERSAMPLING, half_plane_frequencies, window_table
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
-MODELS = Path(__file__).parent / "models"
 IMAGES_AT_ONCE = 32
 
 
