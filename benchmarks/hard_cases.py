@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from accuracy import protomer
 
-from protomer.expectation import Model, PoseTable, insert_poses, insertion_scale, make_batches
+from protomer.batches import make_batches
+from protomer.expectation import Model, PoseTable, insert_poses, insertion_scale
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.images import ImageStore, common_frame, contrast_transfer, whiten

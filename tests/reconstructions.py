@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.expectation import make_batches
+from protomer.batches import make_batches
 from protomer.formats.mrc import write_stack
 from protomer.image_uids import image_uids
 from protomer.images import ImageStore, common_frame

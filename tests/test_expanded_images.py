@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from protomer import images
+from protomer.batches import BATCH, make_batches
 from protomer.expansion import expanded
-from protomer.expectation import BATCH, make_batches
 from protomer.operator_sets import OperatorSet
 from protomer.particles import Particles
 from reconstructions import as_particles, store_of

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from protomer import image_memory
+from protomer.batches import fold_count, make_batches
 from protomer.errors import InputError
 from protomer.events import Events
-from protomer.expectation import fold_count, make_batches
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
 from protomer.images import ImageStore

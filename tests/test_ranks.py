@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from protomer import ranks
+from protomer.batches import share_of_batches
 from protomer.errors import InputError
-from protomer.expectation import share_of_batches
 from protomer.ranks import Team, launched_rank, launched_size
 
 TESTS = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.expectation import BATCH
+from protomer.batches import BATCH
 from protomer_kernels.grid_scores import TILE
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.insertion import accumulator_bytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from protomer.expectation import Key
+from protomer.batches import Key
 from protomer.randomness import generator
 from protomer.ranks import Team
 from protomer.resolution import corrected_fsc, first_random_shell

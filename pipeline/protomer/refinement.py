@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from protomer.aberrations import usable_radius
-from protomer.expectation import Context, Key, Model, PoseTable, expect, insert_poses, insertion_scale
+from protomer.batches import Key
+from protomer.expectation import Context, Model, PoseTable, expect, insert_poses, insertion_scale
 from protomer.images import contrast_transfer, whiten
 from protomer.maximisation import (
     Sums,
@@ -92,7 +93,9 @@ def iterate(setup: Setup, state: State) -> State:
     found_deg = turns_deg(state.poses, poses, model.mates) if setup.is_relaxed else turn_deg
     agreed = np.where(context.search_again, np.where(found_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
     width_deg = rotation_widths_deg(poses.covariance)
-    after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)))
+    certainty = float(poses.weight[:, 0].mean())
+    gained = certainty - (state.history[-1]["mean_top_weight"] if state.history else 0.0)
+    after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)), gained)
     record = {
         "iteration": band.iteration + 1,
         "alignment_radius": band.radius,
@@ -100,7 +103,7 @@ def iterate(setup: Setup, state: State) -> State:
         "median_turn_deg": float(np.median(turn_deg)),
         **pose_change_quartiles(turn_deg, state.poses, poses, setup.pixel_size_A),
         "median_width_deg": float(np.median(width_deg)),
-        "mean_top_weight": float(poses.weight[:, 0].mean()),
+        "mean_top_weight": certainty,
         "grey_fit": fit,
         "null_class": context.null_class,
         "mean_presence": float(poses.presence.mean()),

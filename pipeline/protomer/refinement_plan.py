@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from protomer.batches import Batch, fold_count, make_batches, share_of_batches
 from protomer.declarations.refine import RefineSettings
-from protomer.expectation import Batch, fold_count, make_batches, share_of_batches
 from protomer.footprint import Work
 from protomer.formats.hdf5 import read_particles
 from protomer.images import common_frame

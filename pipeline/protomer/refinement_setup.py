@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from protomer.alignment import IDENTITY
-from protomer.expectation import Batch, Key, Model, PoseTable, counted_by_presence
+from protomer.batches import Batch, Key
+from protomer.expectation import Model, PoseTable, counted_by_presence
 from protomer.images import ImageStore
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles

@@ -44,12 +44,13 @@ def rehearse(setup: Setup, state: State) -> Confidence:
     length = plane.prefix(usable_radius(setup.particles, model.insertion_radius))
     weights, tried, current = model.root_weight(plane, length), [], None
     own = [n for n in setup.numbers if n in chosen]
+    fsc = of_folds(np.array(state.history[-1]["fsc"]), len(setup.keys) // 2)
     with setup.progress("rehearsing with known poses", sum(len(setup.batches[n].rows) for n in own)) as line:
         for number in own:
             (half, fold), rows = setup.batches[number].key, setup.batches[number].rows
             if current != (half, fold):
                 current = half, fold
-                truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], np.array(state.history[-1]["fsc"]))
+                truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], fsc)
                 truth_ft = transform_volume(truth, model.insertion_radius, workers=setup.threads)
                 reference = model.reference((half, fold), plane, search, setup.threads)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
@@ -70,6 +71,13 @@ def sampled_batches(setup: Setup) -> set[int]:
     largest = max(len(batch.rows) for batch in setup.batches)
     number = min(len(setup.batches), max(2, int(np.ceil(images / largest))))
     return set(np.linspace(0, len(setup.batches) - 1, number).round().astype(int).tolist())
+
+
+def of_folds(fsc: np.ndarray, folds: int) -> np.ndarray:
+    """The FSC (s,) that references without one of so many folds have, from that of whole half maps: their SSNR, FSC / (1 - FSC), is that
+    much lower."""
+    kept = 1.0 if folds == 1 else (folds - 1) / folds
+    return np.asarray(kept * fsc / (1.0 - fsc + kept * fsc))
 
 
 def possible_truth(own: np.ndarray, other: np.ndarray, fsc: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ THINNED = ((8, 0.6), (4, 0.8))  # starts kept, and the share of the band that th
 FIRST_STEPS, LATER_STEPS = 6, 5
 MARGIN = 2  # shells beyond the resolved ones that alignment may use
 SETTLED_SHARE = 0.2  # of their posterior width: poses that turn by less in the median stand still
+SETTLED_CERTAINTY = 0.01  # posteriors whose heaviest modes gain less than this in the mean stand still
 LEAST_ITERATIONS, MOST_ITERATIONS = 5, 30
 
 
@@ -60,10 +61,11 @@ class Band:
             stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), LATER_STEPS))
         return Search(grid_radius, GRID_ROTATIONS[at], shift_extent_px, self.box / 32, tuple(stages), self.radius)
 
-    def next(self, resolved: int, median_turn_deg: float, median_width_deg: float) -> Band:
-        """The band after an iteration that resolved `resolved` shells and turned poses of this posterior width by this much."""
+    def next(self, resolved: int, median_turn_deg: float, median_width_deg: float, certainty_gain: float) -> Band:
+        """The band after an iteration that resolved `resolved` shells, turned poses of this posterior width by this much, and changed the
+        mean weight of the heaviest modes."""
         iteration, stalled = self.iteration + 1, 0 if resolved > self.best_resolved else self.stalled + 1
-        still = stalled >= 1 and median_turn_deg < SETTLED_SHARE * median_width_deg
+        still = stalled >= 1 and median_turn_deg < SETTLED_SHARE * median_width_deg and abs(certainty_gain) < SETTLED_CERTAINTY
         radius = min(resolved, FIRST_RADIUS, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
         return replace(
             self,

@@ -58,7 +58,7 @@ def on_axes(volume: Volume, axes: StartAxes, events: Events) -> Volume:
         events.warn(
             "start_without_symmetry",
             f"under {group} the start volume agrees with itself by {axes.weakest:.2f}, less than {least_correlation(axes.expected):.2f}: "
-            f"its axes are unknown and it was left where it is, so that {group} about the box axes may be wrong for it; see what it carries "
+            f"its axes are unknown and it was left where it is: {group} about the box axes may be wrong for it; see what it carries "
             "with protomer symmetry-find --symmetry any",
         )
         return volume

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from protomer.batches import Batch, make_batches, share_of_batches
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.errors import InputError
 from protomer.events import Events
-from protomer.expectation import Batch, PoseTable, make_batches, share_of_batches
+from protomer.expectation import PoseTable
 from protomer.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles

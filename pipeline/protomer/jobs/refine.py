@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from protomer.alignment import IDENTITY, mode_count
+from protomer.batches import fold_count, make_batches, share_of_batches
 from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.events import Events
-from protomer.expectation import Model, PoseTable, at_heaviest_mode, fold_count, make_batches, share_of_batches
+from protomer.expectation import Model, PoseTable, at_heaviest_mode
 from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.grey_scale import calibrate
