@@ -42,7 +42,7 @@ class SimulateSettings(JobSettings):
     second_model: str | None = setting(None, "a second model or map, which makes class 2: a path, or the name of a model that comes along")
     second_fraction: float = setting(0.0, "fraction of images of the second model", minimum=0.0, maximum=1.0)
     start_low_pass: float = setting(40.0, "resolution of start.mrc, the map to start a refinement from", unit="A", minimum=1.0)
-    start_turn: float = setting(0.0, "start.mrc is turned by this angle about a random axis, as maps are whose axes nobody knows yet",
+    start_turn: float = setting(0.0, "start.mrc is tilted by this angle about a random axis across z, as maps lie whose axes nobody knows",
                                 unit="deg", minimum=0.0, maximum=180.0)
     start_shift: float = setting(0.0, "start.mrc is moved by this in a random direction", unit="A", minimum=0.0)
     poses: str = setting("none", "poses in particles.star; truth.star always has the true ones", choices=("none", "true", "perturbed"))

@@ -160,7 +160,8 @@ def _start_map(volume: Volume, settings: SimulateSettings) -> Volume:
     if settings.start_turn == 0 and settings.start_shift == 0:
         return start
     axis, direction = generator(settings.seed, 0, "start map").normal(size=(2, 3))
-    turn = Rotation.from_rotvec(np.deg2rad(settings.start_turn) * axis / np.linalg.norm(axis)).as_matrix()
+    across = axis * (1.0, 1.0, 0.0)
+    turn = Rotation.from_rotvec(np.deg2rad(settings.start_turn) * across / np.linalg.norm(across)).as_matrix()
     return move_volume(start, RigidMotion(turn, settings.start_shift * direction / np.linalg.norm(direction)))
 
 
