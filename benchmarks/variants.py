@@ -106,6 +106,7 @@ VARIANTS = (
     Variant("mask-none", "references in a sphere, no mask", ("mask_mode=none",)),
     Variant("mask-from-16", "the mask is used from 16 Å on instead of 12 Å", ("dynamic_mask_from=16A",)),
     Variant("mask-from-20", "and from 20 Å on", ("dynamic_mask_from=20A",)),
+    Variant("mask-from-30", "and from 30 Å on", ("dynamic_mask_from=30A",)),
     Variant("margin-0", "alignment stops where the FSC does, not 2 shells beyond", constants={"schedule.MARGIN": 0}),
     Variant("first-radius-10", "the first iteration ends at radius 10 instead of 16", constants={"schedule.FIRST_RADIUS": 10}),
     Variant("margin-4", "4 shells beyond it", constants={"schedule.MARGIN": 4}),

@@ -7,35 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from protomer.alignment import IDENTITY, mode_count
+from protomer.alignment import IDENTITY
 from protomer.batches import fold_count, make_batches, share_of_batches
 from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.events import Events
-from protomer.expectation import Model, PoseTable, at_heaviest_mode
+from protomer.expectation import at_heaviest_mode
 from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
-from protomer.grey_scale import calibrate
 from protomer.half_sets import warn_of_small_halves
 from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun
 from protomer.joining import join_shell
-from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
 from protomer.refinement import iterate, reconstruct_halves, survey_images
 from protomer.refinement_checkpoint import resume, save
 from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
-from protomer.refinement_setup import MASK_FRACTION, Masking, Setup, State
+from protomer.refinement_setup import Masking, Setup, State
+from protomer.refinement_start import begin, is_asymmetric, load_start, resampled, start_axes
 from protomer.rehearsal import rehearse
-from protomer.schedule import Band
-from protomer.start_axes import StartAxes, find_start_axes, gain, in_words, on_axes
-from protomer.symmetry import canonical_name, operators
+from protomer.start_axes import gain, in_words
+from protomer.symmetry import operators
 from protomer.volumes import Halves, Volume
-from protomer_kernels.fourier import low_pass, resample_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 __all__ = ["plan", "run"]
@@ -58,10 +55,9 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     for _ in range(settings.extra_passes):
         state = iterate(setup, state)
         report_iteration(state, setup, job)
-    if settings.relaxation == "maximise":
-        state = replace(state, poses=at_heaviest_mode(state.poses))
     confidence = rehearse(setup, state) if settings.rehearse else None
-    maps = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
+    counted = at_heaviest_mode(state.counted_poses) if settings.relaxation == "maximise" else state.counted_poses
+    maps = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
     return finish(setup, state, maps, confidence, inputs, settings, job)
 
 
@@ -146,54 +142,6 @@ def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.
         raise SettingsError(f"relaxation is {settings.relaxation} and the symmetry {inputs.symmetry}", "a group to relax",
                             "give --symmetry, such as C2, or leave relaxation none")
     return IDENTITY, group
-
-
-def resampled(volume: Volume, box: int, pixel_A: float) -> np.ndarray:
-    """A volume in the images' box and pixel size."""
-    if volume.box == box and abs(volume.voxel_size_A / pixel_A - 1) < 1e-3:
-        return volume.data
-    return resample_volume(volume.data, volume.voxel_size_A, box, pixel_A)
-
-
-def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobRun) -> np.ndarray:
-    """The start volume in the images' frame, low-passed, in a sphere."""
-    volume, box = read_any_volume(inputs.volume), setup.store.plane.box
-    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
-        raise InputError(f"the start volume {inputs.volume} is constant or holds NaN", "a map with density", "give another --volume")
-    if volume.box != box or abs(volume.voxel_size_A / setup.pixel_size_A - 1) >= 1e-3:
-        job.events.warn(
-            "resampled_start",
-            f"the start volume ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to {box} voxels of "
-            f"{setup.pixel_size_A:.4g} Å",
-        )
-    if settings.align_to_symmetry and not is_asymmetric(inputs):
-        volume = on_axes(volume, start_axes(inputs, settings), job.events)
-    data = resampled(volume, box, setup.pixel_size_A)
-    radius = box * setup.pixel_size_A / settings.initial_low_pass
-    return low_pass(data, radius, 2.0) * solid_sphere(box, MASK_FRACTION)
-
-
-def is_asymmetric(inputs: Inputs) -> bool:
-    """Whether no group is imposed or relaxed."""
-    return len(operators(inputs.symmetry, inputs.axes)) == 1
-
-
-def start_axes(inputs: Inputs, settings: RefineSettings) -> StartAxes:
-    """The group's axes in the start volume."""
-    group = operators(inputs.symmetry, inputs.axes)
-    return find_start_axes(inputs.volume, canonical_name(inputs.symmetry), group, settings.initial_low_pass)
-
-
-def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSettings) -> State:
-    """The first state: the start volume for every half and fold, in the images' grey scale."""
-    plane = setup.store.plane
-    finest = settings.max_alignment_resolution
-    limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
-    band = Band.at(plane.box, limit)
-    model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius, setup.mates)
-    number = len(setup.particles)
-    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64))
-    return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 
 def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
