@@ -18,7 +18,10 @@ class SimulateSettings(JobSettings):
                          minimum=0.0)
     bfactor: float | None = setting(None, "B-factor of all atoms, or extra one of a map; unset: 60 for a model, 0 for a map", unit="A2",
                                     minimum=0.0)
-    symmetry_radius: float = setting(0.0, "how far the model is moved along x before --symmetry copies it", unit="A")
+    symmetry_radius: float = setting(0.0, "how far the model is moved along x before it is copied", unit="A")
+    helical_twist: float | None = setting(None, "helix of copies: turn from one to the next, right-handed positive", unit="deg")
+    helical_rise: float | None = setting(None, "helix of copies: distance along z from one to the next", unit="A")
+    helical_order: int | None = setting(None, "helix of copies: how many")
     defocus_min: float = setting(8000.0, "least underfocus", unit="A")
     defocus_max: float = setting(20000.0, "greatest underfocus", unit="A")
     astigmatism: float = setting(300.0, "standard deviation of the difference of the two defoci", unit="A", minimum=0.0)

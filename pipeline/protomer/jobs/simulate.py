@@ -14,6 +14,7 @@ from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume
 from protomer.formats.mrc import write_volume
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.operator_sets import operators_of
 from protomer.provenance import file_digest
 from protomer.randomness import generator
 from protomer.rigid_motion import RigidMotion, move_volume
@@ -24,11 +25,10 @@ from protomer.simulation_draws import PARTICLE, SimulationDesign, Truth
 from protomer.simulation_files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
 from protomer.simulation_optics import stretching
 from protomer.simulation_report import simulation_report
-from protomer.symmetry import operators
 from protomer.volumes import Volume
 from protomer_kernels.fourier import low_pass
 
-DEFAULT_MODEL = "1y1v"
+DEFAULT_MODEL = shipped_model("1y1v")
 DEFAULT_BFACTOR_A2 = 60.0
 REALISTIC_JUNK = 0.1
 MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
@@ -117,7 +117,7 @@ def particle_paths(inputs: Inputs, settings: SimulateSettings) -> list[Path]:
     """The files of the particles of class 1 and, if there is one, 2. Raises InputError."""
     if inputs.model is not None and inputs.volume is not None:
         raise InputError("--model and --volume were both given", "one of them", "leave one out; second_model names a second particle")
-    paths = [inputs.model or inputs.volume or shipped_model(DEFAULT_MODEL)]
+    paths = [inputs.model or inputs.volume or DEFAULT_MODEL]
     if settings.second_model is not None:
         second = Path(settings.second_model)
         if not second.is_file() and not is_shipped(settings.second_model):
@@ -129,20 +129,20 @@ def particle_paths(inputs: Inputs, settings: SimulateSettings) -> list[Path]:
 
 def _load(path: Path, symmetry: str, settings: SimulateSettings) -> Scatterer:
     moves = settings.motion_rotation > 0 or settings.motion_shift > 0
-    group = operators(symmetry)
+    group = operators_of(symmetry, "relion", settings)
     if not path.name.lower().endswith(MODEL_ENDINGS):
         if moves or settings.subunits is not None or len(group) > 1:
-            raise SettingsError(f"subunit motion or --symmetry {symmetry} for the map {path.name}",
+            raise SettingsError(f"subunit motion or the symmetry {group.name} for the map {path.name}",
                                 "an atomic model, whose parts can be told apart",
-                                "give --model, or leave motion_rotation, motion_shift and subunits unset and --symmetry C1")
+                                "give --model, or leave motion, subunits and helix unset and --symmetry C1")
         return MapModel(read_any_volume(path), settings.bfactor or 0.0)
     copied = len(group) > 1
     if copied and settings.subunits is not None:
-        raise SettingsError(f"subunits {settings.subunits!r} and --symmetry {symmetry}",
+        raise SettingsError(f"subunits {settings.subunits!r} and the symmetry {group.name}",
                             "one of them: every symmetry copy moves as one body", "leave subunits unset")
     subunits = settings.subunits or ("each" if moves and not copied else None)
     model = read_atom_model(path, DEFAULT_BFACTOR_A2 if settings.bfactor is None else settings.bfactor, subunits)
-    return with_symmetry(model, group, settings.symmetry_radius) if copied else model
+    return with_symmetry(model, group.rotations, settings.symmetry_radius, group.translations_A) if copied else model
 
 
 def _stated_poses(truth: Truth, settings: SimulateSettings) -> tuple[np.ndarray, np.ndarray] | None:
