@@ -16,7 +16,7 @@ from protomer.errors import InputError, SettingsError
 from protomer.formats.mrc import StackReader, read_volume, write_volume
 from protomer.job_run import RunOptions, plan_job, run_job
 from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.scatterers import MapModel, read_atom_model
+from protomer.scatterers import AtomModel, MapModel, read_atom_model
 from protomer.shipped_models import shipped_model
 from protomer.simulation import PROBES, Simulator, noise_power, noise_variance, simulate_dataset
 from protomer.simulation_draws import DEBRIS, EMPTY, PARTICLE, SimulationDesign, draw_truth
@@ -260,6 +260,21 @@ def test_models_that_come_along_are_taken_by_name_where_no_file_is_called_so(tmp
         simulate(tmp_path / "other", {"model": "5ni1"})
 
 
+@pytest.mark.parametrize("twist_deg", [40, -40])
+def test_a_helix_of_copies_has_its_subunits_where_twist_and_rise_put_them(tmp_path: Path, twist_deg: float) -> None:
+    path = write_chain(tmp_path / "model.cif")
+    simulate(tmp_path / "out", {"model": path}, box=48, number=2, symmetry_radius="15A", helical_twist=twist_deg, helical_rise="9A",
+             helical_order=3)
+    unit = read_atom_model(path, 60.0)
+    atoms = []
+    for n in (-1, 0, 1):
+        cosine, sine = np.cos(np.deg2rad(n * twist_deg)), np.sin(np.deg2rad(n * twist_deg))  # x towards y, rising: right-handed
+        x, y, z = (unit.positions_A + np.array([15.0, 0.0, 0.0])).T
+        atoms.append(np.stack([cosine * x - sine * y, sine * x + cosine * y, z + 9.0 * n], axis=1))
+    expected = real_volume(AtomModel(np.concatenate(atoms), np.tile(unit.weights, 3), 60.0).volume_ft(48, PIXEL_SIZE_A), 48)
+    assert np.corrcoef(expected.ravel(), read_volume(tmp_path / "out/map.mrc").data.ravel())[0, 1] > 0.99999
+
+
 def test_a_start_map_is_turned_and_moved_as_asked(tmp_path: Path) -> None:
     model = write_chain(tmp_path / "model.cif")
     plain, moved = tmp_path / "plain", tmp_path / "moved"
@@ -279,6 +294,8 @@ def test_a_start_map_is_turned_and_moved_as_asked(tmp_path: Path) -> None:
     ({"model": "model.cif"}, {"defocus_min": 20000, "defocus_max": 10000}, "defocus_min"),
     ({"model": "model.cif"}, {"second_fraction": 0.2}, "second_fraction"),
     ({"model": "model.cif"}, {"second_model": "nowhere.mrc"}, "no such file"),
+    ({"model": "model.cif"}, {"helical_twist": 30, "helical_order": 3}, "no helical_rise"),
+    ({"model": "model.cif"}, {"helical_twist": 30, "helical_rise": -2, "helical_order": 3}, "helical_rise = -2"),
     ({"model": "model.cif", "volume": "map.mrc"}, {}, "both given"),
     ({"volume": "map.mrc"}, {"motion_rotation": 3}, "motion"),
     ({"model": "model.cif", "symmetry": "C3"}, {"subunits": "A"}, "subunits"),
