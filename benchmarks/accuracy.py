@@ -97,7 +97,7 @@ def table(folder: Path, design: SimulationDesign, first: dict[str, Cost], costs:
     record, errors = read_map_record(folder / "refined" / "volume.h5"), score(folder)
     # the mean of the half maps is not weighted by its FSC, so that the mask mixes shells as it does in the reported curve
     mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, record.map.voxel_size_A)
-    curve = truth_fsc(mean, read_volume(folder / "simulated" / "map.mrc"), errors.motion, record.fsc_mask)
+    curve = truth_fsc(mean, read_volume(folder / "simulated" / "map.mrc"), errors.frame, record.fsc_mask)
     length_A, summary = design.box * design.pixel_size_A, errors.summary()
     reported_A, true_A = record.fsc.resolution_A_at("corrected"), length_A / first_crossing(curve, 0.5)
     rows = [("images", f"{design.number} of {design.box} px at {design.pixel_size_A:g} A, snr {design.snr:g}, seed {design.seed}, "

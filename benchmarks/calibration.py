@@ -51,7 +51,7 @@ def with_refined_map(case: Case, share: float, threads: int, folder: Path) -> li
     protomer(*refinement_words(case, folder, threads), "--output", folder / "refined")
     particles = read_particles(folder / "refined/particles.h5")
     truth = read_truth(folder / "simulated/truth.h5").take(particles.stack_index)
-    motion = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index).motion
+    motion = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index).frame
     real = truth.junk == 0
     turn = rotation_errors(motion.rotation @ truth.rotation_matrix[real], matrices_from_quaternions(particles.rotation[real]),
                            np.eye(3)[None])

@@ -124,7 +124,7 @@ def score(folder: Path, refined: Path) -> Score:
     particles, record = read_particles(refined / "particles.h5"), read_map_record(refined / "volume.h5")
     errors = errors_of(particles.rotation, particles.shift_A, folder, particles.stack_index)
     mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, record.map.voxel_size_A)
-    curve = truth_fsc(mean, read_volume(folder / "simulated/map.mrc"), errors.motion, record.fsc_mask)
+    curve = truth_fsc(mean, read_volume(folder / "simulated/map.mrc"), errors.frame, record.fsc_mask)
     assert record.fsc is not None
     return Score(errors, record.fsc.shell_at("corrected", 0.143), first_crossing(curve, 0.5))
 

@@ -204,10 +204,10 @@ def row(result: Result, folder: Path, symmetry: str = "C1") -> dict[str, str]:
     particles = result.particles.take(real.nonzero()[0])
     errors = pose_errors(particles.rotation, particles.shift_A, truth.rotation[real], truth.shift_A[real], operators(symmetry))
     voxel_A = true_map.voxel_size_A
-    moved = in_frame(true_map, errors.motion)
+    moved = in_frame(true_map, errors.frame)
     mask = Volume(dynamic_mask(moved.data, MASK_THRESHOLD, MASK_NEAR_A / voxel_A, MASK_FAR_A / voxel_A), voxel_A)
     halves = result.half_maps.map(lambda half: Volume(half.data, voxel_A))
-    curve = truth_fsc(Volume((halves.a.data + halves.b.data) / 2, voxel_A), true_map, errors.motion, mask)
+    curve = truth_fsc(Volume((halves.a.data + halves.b.data) / 2, voxel_A), true_map, errors.frame, mask)
     figures, cost = errors.summary(), result.cost
     return {"CPU, s": f"{cost.cpu_s:.0f}", "wall, s": f"{cost.wall_s:.0f}", "peak memory, GB": f"{cost.peak_GB:.2f}",
             "rotation, median": f"{figures['median_angle_deg']:.2f}°", "90th percentile": f"{figures['p90_angle_deg']:.2f}°",

@@ -100,7 +100,7 @@ def test_a_refinement_states_how_far_its_poses_may_be_believed(tmp_path: Path) -
     protomer(*refine_words(folder, tmp_path / "refined"))
     particles = read_particles(tmp_path / "refined/particles.h5")
     truth = read_truth(folder / "simulated/truth.h5").take(particles.stack_index)
-    motion = pose_errors(particles.rotation, particles.shift_A, truth.rotation, truth.shift_A).motion
+    motion = pose_errors(particles.rotation, particles.shift_A, truth.rotation, truth.shift_A).frame
     turn = rotation_errors(motion.rotation @ truth.rotation_matrix, matrices_from_quaternions(particles.rotation), np.eye(3)[None])
     covariance = full_covariance(particles.pose_covariance, 1.0)[:, :3, :3]
     distance = np.einsum("ni,nij,nj->n", turn, np.linalg.inv(covariance), turn)

@@ -13,6 +13,7 @@ from protomer.declarations.reconstruct import JOB as RECONSTRUCT
 from protomer.errors import InputError, SettingsError
 from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
+from protomer.formats.mrc import write_volume
 from protomer.job_run import RunOptions, run_job
 from protomer.maximisation import solid_sphere
 from protomer.operator_sets import Helix, OperatorSet, helical_operators
@@ -20,7 +21,7 @@ from protomer.particles import Particles
 from protomer.scatterers import AtomModel
 from protomer.simulation import SimulatedData, Simulator, simulate_dataset
 from protomer.simulation_draws import SimulationDesign
-from protomer.volumes import Halves
+from protomer.volumes import Halves, Volume
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import as_particles, rebuilt
@@ -154,3 +155,26 @@ def test_the_job_reconstructs_a_helix_from_images_as_it_does_from_their_copies(t
 def test_a_helix_without_a_rise_is_refused_by_the_job(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no helical_rise"):
         reconstruct(tmp_path, "wound", noise_particles(tmp_path, 10, 0), helical_twist=20.0, helical_order=3)
+
+
+def test_the_job_says_how_far_its_map_agrees_with_a_reference(tmp_path: Path) -> None:
+    particles = as_particles(symmetric_dataset("D3", 60, 32), tmp_path)
+    write_particles(tmp_path / "images.h5", particles)
+
+    def compared(output: str, reference: str, symmetry: str = "C1") -> dict[str, Any]:
+        inputs = {"particles": str(tmp_path / "images.h5"), "reference": str(tmp_path / reference), "symmetry": symmetry}
+        return dict(run_job(RECONSTRUCT, inputs, {}, RunOptions(tmp_path / output, threads=1))["agreement"])
+
+    plain, _ = reconstruct(tmp_path, "plain", particles)
+    assert plain["agreement"] is None
+    assert compared("same", "plain")["lowest"] == 1.0
+    other = compared("other", "plain", "C2")
+    expected = fourier_shell_correlation(*[sum(half.data for half in read_map_record(tmp_path / name / "volume.h5").half_maps)
+                                           for name in ("other", "plain")])
+    assert other["lowest"] == pytest.approx(expected[1:].min(), abs=1e-5) and other["lowest"] < 0.9
+    assert "lowest of all shells" in (tmp_path / "other/report.html").read_text()
+    write_volume(tmp_path / "small.mrc", Volume(np.ones((16, 16, 16), np.float32), 9.0))
+    write_volume(tmp_path / "flat.mrc", Volume(np.ones((32, 32, 32), np.float32), particles.optics_groups[0].pixel_size_A))
+    for name, words in (("small.mrc", "16 voxels"), ("flat.mrc", "constant")):
+        with pytest.raises(InputError, match=words):
+            compared("refused", name)

@@ -39,10 +39,10 @@ def test_poses_and_map_come_near_the_truth_and_the_reported_resolution_is_no_bet
     assert record.fsc is not None and record.fsc_mask is not None
     true_map = read_volume(data / "simulated/map.mrc")
     mean = type(true_map)((record.half_maps.a.data + record.half_maps.b.data) / np.float32(2), record.map.voxel_size_A)
-    curve = truth_fsc(mean, true_map, errors.motion, record.fsc_mask)
+    curve = truth_fsc(mean, true_map, errors.frame, record.fsc_mask)
     true_shell = int(np.argmax(curve < 0.5)) or len(curve)
     assert record.fsc.shell_at("corrected", 0.143) <= true_shell + 1
-    together = truth_fsc(record.map, true_map, errors.motion, record.fsc_mask)  # the FSC weight of each shell changes nothing here
+    together = truth_fsc(record.map, true_map, errors.frame, record.fsc_mask)  # the FSC weight of each shell changes nothing here
     assert together[3:true_shell].mean() > curve[3:true_shell].mean()
 
 

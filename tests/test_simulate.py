@@ -15,11 +15,14 @@ from protomer.catalogue import declaration
 from protomer.errors import InputError, SettingsError
 from protomer.formats.mrc import StackReader, read_volume, write_volume
 from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.scatterers import MODELS, MapModel, read_atom_model
+from protomer.rigid_motion import RigidMotion, move_volume
+from protomer.scatterers import AtomModel, MapModel, read_atom_model
+from protomer.shipped_models import shipped_model
 from protomer.simulation import PROBES, Simulator, noise_power, noise_variance, simulate_dataset
 from protomer.simulation_draws import DEBRIS, EMPTY, PARTICLE, SimulationDesign, draw_truth
 from protomer.simulation_files import read_truth
 from protomer.volumes import Volume
+from protomer_kernels.atoms import real_volume
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.rotations import matrices_from_quaternions
 from protomer_kernels.shells import shell_power
@@ -225,10 +228,65 @@ def test_subunits_are_chosen_by_chain(tmp_path: Path) -> None:
         read_atom_model(path, 60.0, "A,A+B")
 
 
-def test_the_model_that_comes_with_protomer_is_whole() -> None:
-    model = read_atom_model(MODELS / "1y1v.cif.gz", 60.0)
-    assert len(model.weights) == 31803
-    assert 95 < model.radius_A < 105
+@pytest.mark.parametrize(("name", "atoms", "radius_A", "chains"), [("1y1v", 31803, 100, 14), ("5ni1", 4555, 36, 4)])
+def test_the_models_that_come_with_protomer_are_whole(name: str, atoms: int, radius_A: float, chains: int) -> None:
+    model = read_atom_model(shipped_model(name), 60.0, "each")
+    assert len(model.weights) == atoms and len(model.bodies) == chains
+    assert model.radius_A == pytest.approx(radius_A, rel=0.05)
+
+
+def test_haemoglobin_has_its_two_fold_along_z_and_only_nearly_others() -> None:
+    """The alpha and beta subunits are alike, so that two half turns across z, of every turn, come close."""
+    volume = Volume(real_volume(read_atom_model(shipped_model("5ni1"), 120.0).volume_ft(BOX, 2.5), BOX), 2.5)
+
+    def agreement(rotation_vector: tuple[float, float, float]) -> float:
+        moved = move_volume(volume, RigidMotion(Rotation.from_rotvec(rotation_vector).as_matrix(), np.zeros(3)))
+        return float(np.corrcoef(moved.data.ravel(), volume.data.ravel())[0, 1])
+
+    across = max(agreement((np.pi * np.cos(a), np.pi * np.sin(a), 0.0)) for a in np.deg2rad(np.arange(0, 180, 9)))
+    assert agreement((0, 0, np.pi)) > 0.99 and 0.5 < across < 0.8
+
+
+def test_models_that_come_along_are_taken_by_name_where_no_file_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    summary = simulate(tmp_path / "out", {"model": "5NI1"}, number=4, second_model="1y1v", second_fraction=0.5, pixel_size=8.0)
+    assert set(summary["models"]) == {"5ni1.cif.gz", "1y1v.cif.gz"}
+    for inputs, settings in (({"model": "5ni2"}, {}), ({}, {"second_model": "5ni2"})):
+        with pytest.raises(InputError, match="5ni2") as caught:
+            simulate(tmp_path / "other", inputs, **settings)
+        assert "1y1v, 5ni1" in caught.value.expected
+    (tmp_path / "5ni1").write_text("no model")
+    with pytest.raises(InputError, match="5ni1"):
+        simulate(tmp_path / "other", {"model": "5ni1"})
+
+
+@pytest.mark.parametrize("twist_deg", [40, -40])
+def test_a_helix_of_copies_has_its_subunits_where_twist_and_rise_put_them(tmp_path: Path, twist_deg: float) -> None:
+    path = write_chain(tmp_path / "model.cif")
+    simulate(tmp_path / "out", {"model": path}, box=48, number=2, symmetry_radius="15A", helical_twist=twist_deg, helical_rise="9A",
+             helical_order=3)
+    unit = read_atom_model(path, 60.0)
+    atoms = []
+    for n in (-1, 0, 1):
+        cosine, sine = np.cos(np.deg2rad(n * twist_deg)), np.sin(np.deg2rad(n * twist_deg))  # x towards y, rising: right-handed
+        x, y, z = (unit.positions_A + np.array([15.0, 0.0, 0.0])).T
+        atoms.append(np.stack([cosine * x - sine * y, sine * x + cosine * y, z + 9.0 * n], axis=1))
+    expected = real_volume(AtomModel(np.concatenate(atoms), np.tile(unit.weights, 3), 60.0).volume_ft(48, PIXEL_SIZE_A), 48)
+    assert np.corrcoef(expected.ravel(), read_volume(tmp_path / "out/map.mrc").data.ravel())[0, 1] > 0.99999
+
+
+def test_a_start_map_is_turned_and_moved_as_asked(tmp_path: Path) -> None:
+    model = write_chain(tmp_path / "model.cif")
+    plain, moved = tmp_path / "plain", tmp_path / "moved"
+    simulate(plain, {"model": model}, start_low_pass=20)
+    simulate(moved, {"model": model}, start_low_pass=20, start_turn="25deg", start_shift="3A")
+    before, after = (read_volume(folder / "start.mrc") for folder in (plain, moved))
+    assert (plain / "map.mrc").read_bytes()[1024:] == (moved / "map.mrc").read_bytes()[1024:]
+    axis = np.arange(BOX) - BOX // 2
+    centre = [np.array([(v.data * (v.data > 0.3 * v.data.max())).sum(axes) @ axis for axes in ((0, 1), (0, 2), (1, 2))])
+              / (v.data * (v.data > 0.3 * v.data.max())).sum() * PIXEL_SIZE_A for v in (before, after)]
+    assert 0.5 < np.linalg.norm(centre[1] - centre[0]) < 10
+    assert 0.3 < np.corrcoef(before.data.ravel(), after.data.ravel())[0, 1] < 0.97
 
 
 @pytest.mark.parametrize(("inputs", "settings", "words"), [
@@ -236,6 +294,8 @@ def test_the_model_that_comes_with_protomer_is_whole() -> None:
     ({"model": "model.cif"}, {"defocus_min": 20000, "defocus_max": 10000}, "defocus_min"),
     ({"model": "model.cif"}, {"second_fraction": 0.2}, "second_fraction"),
     ({"model": "model.cif"}, {"second_model": "nowhere.mrc"}, "no such file"),
+    ({"model": "model.cif"}, {"helical_twist": 30, "helical_order": 3}, "no helical_rise"),
+    ({"model": "model.cif"}, {"helical_twist": 30, "helical_rise": -2, "helical_order": 3}, "helical_rise = -2"),
     ({"model": "model.cif", "volume": "map.mrc"}, {}, "both given"),
     ({"volume": "map.mrc"}, {"motion_rotation": 3}, "motion"),
     ({"model": "model.cif", "symmetry": "C3"}, {"subunits": "A"}, "subunits"),

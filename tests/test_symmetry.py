@@ -115,3 +115,8 @@ def test_a_symmetric_map_is_unchanged_by_its_group_and_changed_by_another(shared
         assert np.corrcoef(rotated(data, operator)[inside, inside, inside].ravel(), data[inside, inside, inside].ravel())[0, 1] > 0.99
     wrong = rotated(data, operators("C3")[1])
     assert np.corrcoef(wrong[inside, inside, inside].ravel(), data[inside, inside, inside].ravel())[0, 1] < 0.8
+
+
+def test_a_helix_is_sent_to_the_jobs_that_take_one() -> None:
+    with pytest.raises(SettingsError, match="helical_rise"):
+        operators("helical")

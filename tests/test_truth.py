@@ -12,7 +12,7 @@ from protomer.scatterers import AtomModel
 from protomer.simulation import Simulator
 from protomer.simulation_draws import SimulationDesign, Truth, draw_truth, true_ctf
 from protomer.symmetry import operators
-from protomer.truth import MIRROR, PoseErrors, RigidMotion, in_frame, pose_errors, truth_fsc
+from protomer.truth import MIRROR, PoseErrors, TruthFrame, in_frame, pose_errors, truth_fsc
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.ctf import CtfParameters, ctf_values
@@ -48,8 +48,8 @@ def scored(group: str, lost: float, noise_deg: float, hand: bool = False,
 def test_a_frame_alone_leaves_no_error() -> None:
     errors, frame, moved_A = scored("C1", lost=0.0, noise_deg=0.0)
     assert errors.angle_deg.max() < 1e-5 and errors.shift_A.max() < 1e-6
-    assert errors.motion.rotation == pytest.approx(frame, abs=1e-8)
-    assert errors.motion.translation_A == pytest.approx(moved_A, abs=1e-6)
+    assert errors.frame.rotation == pytest.approx(frame, abs=1e-8)
+    assert errors.frame.translation_A == pytest.approx(moved_A, abs=1e-6)
 
 
 @pytest.mark.parametrize("group", ["C1", "C2", "D3", "T"])
@@ -64,13 +64,13 @@ def test_operators_and_lost_particles_do_not_disturb_the_score(group: str) -> No
 def test_the_other_hand_is_found_only_when_asked_for() -> None:
     with_hand, _, _ = scored("C1", lost=0.1, noise_deg=0.5, hand=True, both_hands=True)
     without, _, _ = scored("C1", lost=0.1, noise_deg=0.5, hand=True)
-    assert with_hand.motion.flipped and np.median(with_hand.angle_deg) < 1.0
-    assert not without.motion.flipped and np.median(without.angle_deg) > 20
+    assert with_hand.frame.flipped and np.median(with_hand.angle_deg) < 1.0
+    assert not without.frame.flipped and np.median(without.angle_deg) > 20
 
 
 def test_the_right_hand_is_kept_when_both_are_tried() -> None:
     errors, _, _ = scored("C2", lost=0.1, noise_deg=0.5, both_hands=True)
-    assert not errors.motion.flipped
+    assert not errors.frame.flipped
 
 
 def test_random_poses_score_as_lost() -> None:
@@ -92,20 +92,20 @@ def test_the_true_map_is_moved_with_the_poses(flipped: bool) -> None:
     model = chain_model(bfactor_A2=900.0)
     truth = Volume(real_volume(model.volume_ft(box, pixel_size_A), box), pixel_size_A)
     random = np.random.default_rng(4)
-    motion = RigidMotion(Rotation.random(rng=random).as_matrix(), np.array([5.0, -3.0, 6.0]), flipped)
+    motion = TruthFrame(Rotation.random(rng=random).as_matrix(), np.array([5.0, -3.0, 6.0]), flipped)
     positions_A = model.positions_A * ([1, 1, -1] if flipped else [1, 1, 1])
     moved = AtomModel(positions_A @ motion.rotation.T + motion.translation_A, model.weights, model.bfactor_A2)
     exact = Volume(real_volume(moved.volume_ft(box, pixel_size_A), box), pixel_size_A)
     # a sampled map is band-limited and so never ends quite within its box: that is the 1% here
     assert np.abs(in_frame(truth, motion).data - exact.data).max() < 0.015 * exact.data.max()
     assert truth_fsc(exact, truth, motion)[: box // 2 - 2].min() > 0.999
-    assert truth_fsc(exact, truth, RigidMotion(np.eye(3), np.zeros(3)))[4 : box // 2].mean() < 0.5
+    assert truth_fsc(exact, truth, TruthFrame(np.eye(3), np.zeros(3)))[4 : box // 2].mean() < 0.5
 
 
 def test_truth_of_another_voxel_size_is_refused() -> None:
     volume = chain_dataset().volume
     with pytest.raises(ValueError, match="box"):
-        truth_fsc(Volume(volume.data, 3.0), volume, RigidMotion(np.eye(3), np.zeros(3)))
+        truth_fsc(Volume(volume.data, 3.0), volume, TruthFrame(np.eye(3), np.zeros(3)))
 
 
 def test_estimators_with_the_true_map_reach_the_bound_and_do_not_beat_it() -> None:

@@ -17,6 +17,7 @@ from protomer.job_command import sort_names
 from protomer.run_folder import SUMMARY_NAME
 from protomer.schema import STEP_NAME, chain_schema
 from protomer.settings import Input, Job, Settings, setting
+from protomer.shipped_models import is_shipped, shipped_model
 from protomer.yaml_files import read_yaml_mapping
 
 DATASET = "dataset"
@@ -169,6 +170,8 @@ def _parse_file(step: str, declared: Input, value: str, entries: Mapping[str, An
         raise InputError(f"{step}: {declared.name}: {path}", "a path without { and }, which Snakemake takes for wildcards",
                          "rename the file or its folder")
     path = path / declared.file if os.path.isdir(path) else path
+    if declared.shipped and not os.path.exists(path) and is_shipped(value):
+        return shipped_model(value)
     if not os.path.exists(path):
         near = difflib.get_close_matches(value, list(entries), n=1)
         raise InputError(f"{step}: {declared.name}: {value} is no job of this chain, and there is no file {path}",

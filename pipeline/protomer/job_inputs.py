@@ -13,6 +13,7 @@ from typing import Any
 from protomer.errors import InputError
 from protomer.provenance import describe_file
 from protomer.settings import Input, Job, unknown_name
+from protomer.shipped_models import is_shipped, shipped_model, shipped_names
 
 _IMPORTED = {".star": "star", ".cs": "cs", ".mrcs": "stack", ".st": "stack"}  # ending -> flag of import
 _MAPS = (".mrc", ".map", ".ccp4")
@@ -79,6 +80,8 @@ def _resolve_one(declared: Input, value: Any) -> Path | str | None:
     path = Path(str(value)).expanduser()
     if path.is_dir():
         path = _file_in_folder(declared, path)
+    if declared.shipped and not path.exists() and is_shipped(str(value)):
+        path = shipped_model(str(value))
     if not path.is_file():
         raise _no_such_file(declared, path, str(value))
     endings = _endings(declared)
@@ -111,8 +114,10 @@ def _no_such_file(declared: Input, path: Path, value: str) -> InputError:
     if not path.parent.is_dir():
         return InputError(f"--{declared.name} {value}: there is no such file, and the folder {path.parent} does not exist", declared.text,
                           "check the path")
+    known = shipped_names() if declared.shipped else ()
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1, cutoff=0.6)
-    return InputError(f"--{declared.name} {value}: there is no such file in {path.parent.absolute()}", declared.text,
+    return InputError(f"--{declared.name} {value}: there is no such file in {path.parent.absolute()}",
+                      declared.text + (f" ({', '.join(known)})" if known else ""),
                       f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path")
 
 

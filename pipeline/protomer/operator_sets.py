@@ -113,8 +113,9 @@ def helix_of(settings: HelicalSettings) -> Helix | None:
     missing = [name for name, value in said.items() if value is None]
     if missing:
         given = ", ".join(f"{name}={value:g}" for name, value in said.items() if value is not None)
-        raise SettingsError(f"a helix with {given} and no {' and no '.join(missing)}", "helical_twist (deg), helical_rise (Å) and "
-                            "helical_order (copies) together", f"add --set {missing[0]}=..., or leave all three out")
+        raise SettingsError(f"a helix with {given} and no {' and no '.join(missing)}",
+                            "helical_twist (deg), helical_rise (Å) and helical_order (copies) together",
+                            f"add {' '.join(f'--set {name}=...' for name in missing)}, or leave all three out")
     if not said["helical_rise"] > 0:
         raise SettingsError(f"helical_rise = {said['helical_rise']:g} Å", "a rise above 0; the sign of helical_twist says the hand",
                             "give the rise as a positive number, and a left-handed helix a negative twist")

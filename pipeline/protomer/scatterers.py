@@ -19,7 +19,6 @@ from protomer_kernels.atoms import envelope, image_grid_ft, spread_images, volum
 from protomer_kernels.nufft import OVERSAMPLING, half_plane_frequencies, window_table
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
-MODELS = Path(__file__).parent / "models"
 IMAGES_AT_ONCE = 32
 
 
@@ -209,9 +208,11 @@ def _body_of_chains(chains: list[str], subunits: str | None) -> dict[str, int]:
     return {name: next((i for i, group in enumerate(groups) if name in group), len(groups)) for name in chains}
 
 
-def with_symmetry(model: AtomModel, operators: np.ndarray, radius_A: float) -> AtomModel:
-    """Copies of a model under a group's operators (g, 3, 3), each a rigid body, the model first moved by `radius_A` along x."""
+def with_symmetry(model: AtomModel, operators: np.ndarray, radius_A: float, translations_A: np.ndarray | None = None) -> AtomModel:
+    """Copies of a model under a group's operators (g, 3, 3), each a rigid body, the model first moved by `radius_A` along x; each copy is
+    then moved by its translation (g, 3), where there are any, as along a helix."""
     moved = model.positions_A + np.array([radius_A, 0.0, 0.0])
-    positions_A = np.concatenate([moved @ operator.T for operator in operators])
+    along_A = np.zeros((len(operators), 3)) if translations_A is None else translations_A
+    positions_A = np.concatenate([moved @ operator.T + along for operator, along in zip(operators, along_A, strict=True)])
     number, copies = len(model.weights), len(operators)
     return AtomModel(positions_A, np.tile(model.weights, copies), model.bfactor_A2, tuple(range(0, number * copies, number)))

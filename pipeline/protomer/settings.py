@@ -113,7 +113,7 @@ class Input:
     file: the file meant when a job's folder is given; None: the value is text (a point group, a file to be written).
     alternatives: other endings that are accepted. repeatable: may be given several times, `none` for a gap. default: used where the
     input is not given. digest: whether the file's SHA-256 is recorded when the run opens (False for image stacks, which import digests).
-    positional: may be given without its flag.
+    positional: may be given without its flag. shipped: may be the name of a model that comes with Protomer, where there is no such file.
     """
 
     name: str
@@ -125,6 +125,7 @@ class Input:
     default: str | None = None
     digest: bool = True
     positional: bool = False
+    shipped: bool = False
 
 
 @dataclass(frozen=True)

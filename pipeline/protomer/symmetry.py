@@ -42,7 +42,7 @@ def operators(group: str, axes: str = "relion") -> np.ndarray:
     Raises SettingsError for a name that is none of these, suggesting one that is.
     """
     if axes not in AXES:
-        raise SettingsError(f"unknown setting of axes {axes!r}", f"one of {', '.join(AXES)}", _nearest(axes, AXES))
+        raise SettingsError(f"unknown convention of axes {axes!r}", f"one of {', '.join(AXES)}", _nearest(axes, AXES))
     name = canonical_name(group)
     if name[0] in "CD":
         return _cyclic_or_dihedral(name[0], int(name[1:]), axes)
@@ -66,6 +66,9 @@ def canonical_name(group: str) -> str:
     if name in ("T", "O", "I", "I1", "I2", "I3", "I4"):
         return name
     legal = [f"{letter}{n}" for n in range(1, HIGHEST_ORDER + 1) for letter in "CD"] + ["T", "O", "I", "I1", "I2", "I3", "I4"]
+    if name.startswith("HELI"):
+        raise SettingsError(f"the point group {group!r}", "Cn, Dn, T, O or I: a helix is no point group",
+                            "reconstruct and symmetry-expand take helical_twist, helical_rise and helical_order; symmetry-find finds them")
     remedy = f"choose an order from 1 to {HIGHEST_ORDER}, such as {name[0]}2" if re.fullmatch("[CD][0-9]*", name) else _nearest(name, legal)
     raise SettingsError(f"unknown point group {group!r}", f"C1 to C{HIGHEST_ORDER}, D1 to D{HIGHEST_ORDER}, T, O, I, I1, I2, I3 or I4",
                         remedy)

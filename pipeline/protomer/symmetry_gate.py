@@ -105,6 +105,7 @@ def _objections(axes: AxisError | None, helical: dict[int, float], max_angle_deg
     if axes is not None and axes.best_correlation[1:].min() < LEAST_CORRELATION:
         found.append(f"the map correlates with its copies by {axes.best_correlation[1:].min():.2f} at worst wherever the axes near by are "
                      f"taken to be: below {LEAST_CORRELATION} it does not have this group there")
+        axes = None  # where the axes of a group lie that is not there says nothing
     if axes is not None and axes.angle_deg > max_angle_deg:
         found.append(f"the map's axes are {axes.angle_deg:.2f} ± {axes.angle_sd_deg:.2f}° from the operators', above {max_angle_deg:g}°")
     bound_A = np.deg2rad(max_angle_deg) * OFFSET_RADIUS * volume.box * volume.voxel_size_A

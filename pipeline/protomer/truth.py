@@ -32,7 +32,7 @@ MIRROR = np.diag([1.0, 1.0, -1.0])
 
 
 @dataclass(frozen=True)
-class RigidMotion:
+class TruthFrame:
     """How the frame of the truth lies in the frame of the result: x' = Q x + d, after a mirror z -> -z where `flipped`."""
 
     rotation: np.ndarray  # (3, 3) Q
@@ -42,12 +42,12 @@ class RigidMotion:
 
 @dataclass(frozen=True)
 class PoseErrors:
-    """Errors of n poses after one rigid motion was taken out."""
+    """Errors of n poses after one rigid motion of all was taken out."""
 
     angle_deg: np.ndarray  # (n,) angle of the rotation between found and true
     shift_A: np.ndarray  # (n,) length of the difference of the shifts
     operator: np.ndarray  # (n,) which operator of the group (1) was nearest
-    motion: RigidMotion
+    frame: TruthFrame
 
     def lost(self, beyond_deg: float = 10.0) -> float:
         """Fraction of poses that are wrong by more than this."""
@@ -90,7 +90,7 @@ def _errors(found: np.ndarray, shift_A: np.ndarray, true: np.ndarray, true_shift
     good = angle <= GOOD_RAD
     translation_A = _frame_translation(found[good], (shift_A - true_shift_A)[good]) if good.any() else np.zeros(3)
     residual_A = shift_A - true_shift_A - np.einsum("nij,i->nj", found, translation_A)[:, :2]
-    return PoseErrors(np.rad2deg(angle), np.linalg.norm(residual_A, axis=1), operator, RigidMotion(frame, translation_A, flipped))
+    return PoseErrors(np.rad2deg(angle), np.linalg.norm(residual_A, axis=1), operator, TruthFrame(frame, translation_A, flipped))
 
 
 def _angles(traces: np.ndarray, squared_distance: np.ndarray) -> np.ndarray:
@@ -148,15 +148,15 @@ def _frame_translation(found: np.ndarray, difference_A: np.ndarray) -> np.ndarra
     return translation_A
 
 
-def in_frame(truth: Volume, motion: RigidMotion) -> Volume:
+def in_frame(truth: Volume, frame: TruthFrame) -> Volume:
     """The true map moved into the frame of a result, by its Fourier transform: exact but for the corners beyond Nyquist, which become 0."""
-    turn = motion.rotation @ MIRROR if motion.flipped else motion.rotation
-    volume_ft = moved_transform(truth.data, turn, motion.translation_A / truth.voxel_size_A)
+    turn = frame.rotation @ MIRROR if frame.flipped else frame.rotation
+    volume_ft = moved_transform(truth.data, turn, frame.translation_A / truth.voxel_size_A)
     data = scipy.fft.fftshift(scipy.fft.irfftn(volume_ft, s=(truth.box,) * 3))
     return Volume(data.astype(np.float32), truth.voxel_size_A)
 
 
-def truth_fsc(found: Volume, truth: Volume, motion: RigidMotion, mask: Volume | None = None) -> np.ndarray:
+def truth_fsc(found: Volume, truth: Volume, frame: TruthFrame, mask: Volume | None = None) -> np.ndarray:
     """FSC (box // 2 + 1,) of a map with the truth moved into its frame; 0.5 here is what 0.143 is between half maps.
 
     mask: in the frame of `found`. Raises ValueError where boxes or voxel sizes differ.
@@ -164,5 +164,5 @@ def truth_fsc(found: Volume, truth: Volume, motion: RigidMotion, mask: Volume | 
     if found.box != truth.box or not np.isclose(found.voxel_size_A, truth.voxel_size_A, rtol=1e-4):
         raise ValueError(f"the map has box {found.box} at {found.voxel_size_A} A, the truth box {truth.box} at {truth.voxel_size_A} A")
     weight = np.float32(1.0) if mask is None else mask.data
-    curve: np.ndarray = fourier_shell_correlation(found.data * weight, in_frame(truth, motion).data * weight)
+    curve: np.ndarray = fourier_shell_correlation(found.data * weight, in_frame(truth, frame).data * weight)
     return curve

@@ -27,11 +27,18 @@ class ReconstructSettings(JobSettings):
 JOB = Job(
     name="reconstruct",
     summary="Half maps, map and FSC from particles with poses, without alignment",
-    teaches="Inserts every particle at its pose into the map of its half-set. Takes symmetry-expanded particles too. "
+    teaches="Inserts every particle at its pose into the map of its half-set. Takes symmetry-expanded particles too: without --symmetry "
+    "their map must be that of the images with it, and --reference says whether it is. "
     "Example: protomer reconstruct --particles consensus --symmetry C2 --output again",
     inputs=(
         Input("particles", "particles.h5 or a job folder, with poses", file="particles.h5", required=True),
         Input("mask", "mask in which the FSC is measured; unset: made by rule", file="mask.mrc", alternatives=(".map",)),
+        Input(
+            "reference",
+            "a map from the same images: the report says how far the new one agrees with it",
+            file="volume.h5",
+            alternatives=(".mrc", ".map"),
+        ),
         Input("symmetry", "point group, such as C1, C2, D7", file=None, default="C1"),
         Input("axes", "convention of the group's axes: relion, cryosparc or scipy", file=None, default="relion"),
     ),

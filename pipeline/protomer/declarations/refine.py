@@ -67,7 +67,9 @@ JOB = Job(
     summary="Poses, gold-standard half maps and FSC of one structure from an initial volume",
     teaches="Aligns every particle to the map of its own half-set by an exhaustive search at low frequency and Gauss-Newton refinement at "
     "high frequency, reconstructs, and repeats until neither resolution nor poses move. The start volume may have any box and voxel "
-    "size. Runs on any number of ranks with the same result, bit for bit: mpiexec -n 4 protomer refine ... . "
+    "size. With --symmetry it is first moved onto the group's axes, every image then counts once for each operator, and the report says "
+    "what that gained and whether the copies differ; symmetry-find tells which group a map carries. Runs on any number of ranks with "
+    "the same result, bit for bit: mpiexec -n 4 protomer refine ... . "
     "Example: protomer refine --particles imported --volume start.mrc --symmetry C1 --output consensus",
     inputs=(
         Input("particles", "particles.h5 or a job folder", file="particles.h5", required=True),

@@ -18,7 +18,10 @@ class SimulateSettings(JobSettings):
                          minimum=0.0)
     bfactor: float | None = setting(None, "B-factor of all atoms, or extra one of a map; unset: 60 for a model, 0 for a map", unit="A2",
                                     minimum=0.0)
-    symmetry_radius: float = setting(0.0, "how far the model is moved along x before --symmetry copies it", unit="A")
+    symmetry_radius: float = setting(0.0, "how far the model is moved along x before it is copied", unit="A")
+    helical_twist: float | None = setting(None, "helix of copies: turn from one to the next, right-handed positive", unit="deg")
+    helical_rise: float | None = setting(None, "helix of copies: distance along z from one to the next", unit="A")
+    helical_order: int | None = setting(None, "helix of copies: how many")
     defocus_min: float = setting(8000.0, "least underfocus", unit="A")
     defocus_max: float = setting(20000.0, "greatest underfocus", unit="A")
     astigmatism: float = setting(300.0, "standard deviation of the difference of the two defoci", unit="A", minimum=0.0)
@@ -39,9 +42,12 @@ class SimulateSettings(JobSettings):
     motion_shift: float = setting(0.0, "subunits move: standard deviation along each axis", unit="A", minimum=0.0)
     subunits: str | None = setting(None, "what moves as one body: chains joined by +, bodies by a comma (A+B,C); chains not named stay; "
                                          "unset: each chain, or each symmetry copy")
-    second_model: str | None = setting(None, "path of a second model or map, which makes class 2")
+    second_model: str | None = setting(None, "a second model or map, which makes class 2: a path, or the name of a model that comes along")
     second_fraction: float = setting(0.0, "fraction of images of the second model", minimum=0.0, maximum=1.0)
     start_low_pass: float = setting(40.0, "resolution of start.mrc, the map to start a refinement from", unit="A", minimum=1.0)
+    start_turn: float = setting(0.0, "start.mrc is tilted by this angle about a random axis across z, as maps lie whose axes nobody knows",
+                                unit="deg", minimum=0.0, maximum=180.0)
+    start_shift: float = setting(0.0, "start.mrc is moved by this in a random direction", unit="A", minimum=0.0)
     poses: str = setting("none", "poses in particles.star; truth.star always has the true ones", choices=("none", "true", "perturbed"))
     perturb_rotation: float = setting(5.0, "perturbed poses: standard deviation about each axis", unit="deg", minimum=0.0)
     perturb_shift: float = setting(2.0, "perturbed poses: standard deviation along each axis", unit="A", minimum=0.0)
@@ -51,11 +57,12 @@ JOB = Job(
     name="simulate", summary="Particles with CTF, noise and known truth, from an atomic model or a map",
     teaches="Writes particles.mrcs and particles.star (RELION 3.1, without poses unless asked for), truth.star and truth.h5 (true poses, "
             "CTF, contrast, class, junk, subunit motion), map.mrc (the truth in the grey scale of the images) and start.mrc (the truth "
-            "low-passed). Image i depends on the seed and i alone, not on how many are made. Without --model and --volume it images RNA "
-            "polymerase II (PDB 1Y1V), which comes with Protomer. "
+            "low-passed). Image i depends on the seed and i alone, not on how many are made. Two models come with Protomer: 1y1v, RNA "
+            "polymerase II, which has no symmetry and is what is imaged without --model and --volume, and 5ni1, haemoglobin, which has C2 "
+            "about z, and nearly D2. "
             "Example: protomer simulate --set number=2000 --set snr=0.1 --output simulated",
-    inputs=(Input("model", "atomic model, PDB or mmCIF, gzipped or not", file="model.cif", digest=True,
-                  alternatives=(".pdb", ".ent", ".cif.gz", ".pdb.gz", ".ent.gz")),
+    inputs=(Input("model", "atomic model, PDB or mmCIF, gzipped or not; or the name of one that comes with Protomer", file="model.cif",
+                  digest=True, shipped=True, alternatives=(".pdb", ".ent", ".cif.gz", ".pdb.gz", ".ent.gz")),
             Input("volume", "map to be imaged instead of a model", file="map.mrc", alternatives=(".mrc", ".map", ".h5")),
             Input("symmetry", "point group under which the model is copied, such as C2 or D7 (for a model of one subunit)", default="C1")),
     settings=SimulateSettings, entry="protomer.jobs.simulate")

@@ -19,6 +19,7 @@ from protomer.half_sets import warn_of_small_halves
 from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.map_agreement import Agreement, agreement, mean_of, read_reference
 from protomer.operator_sets import OperatorSet, operators_of
 from protomer.particles import Particles
 from protomer.refinement import reconstruct_halves, survey_images
@@ -26,6 +27,7 @@ from protomer.refinement_setup import Setup
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.report.symmetry_pictures import operator_figure
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -39,7 +41,7 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     particles = load(inputs, settings)
     warn_of_copies(particles, operators_of(inputs.symmetry, inputs.axes, settings), job.events)
     warn_of_small_halves(particles.half, job.events)
-    mask = load_mask(inputs, particles)
+    mask, reference = load_mask(inputs, particles), load_reference(inputs, particles)
     setup = prepare(particles, settings, inputs, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     poses = known_poses(particles, setup.pixel_size_A)
@@ -48,7 +50,7 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     if not job.team.is_first:
         return {}
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
-    return finish(volumes, mask, particles, inputs, settings, job)
+    return finish(volumes, mask, reference, particles, inputs, settings, job)
 
 
 def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
@@ -82,6 +84,11 @@ def load_mask(inputs: Inputs, particles: Particles) -> Volume | None:
             "make one of that box with `protomer mask`, or leave --mask out: one is then made by rule",
         )
     return Volume(mask.data, pixel_A)
+
+
+def load_reference(inputs: Inputs, particles: Particles) -> Volume | None:
+    """The map to compare with, if one was given. Raises InputError, before any work, where it does not fit the map that there will be."""
+    return None if inputs.reference is None else read_reference(inputs.reference, *common_frame(particles))
 
 
 def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs, job: JobRun) -> Setup:
@@ -129,6 +136,7 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
 def finish(
     maps: tuple[Halves[Volume], Volume],
     mask: Volume | None,
+    reference: Volume | None,
     particles: Particles,
     inputs: Inputs,
     settings: ReconstructSettings,
@@ -146,8 +154,9 @@ def finish(
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     symmetry = operators_of(inputs.symmetry, inputs.axes, settings).name
-    write_report(record, particles, symmetry, job)
-    return {**map_summary(particles, record), "operators": symmetry}
+    compared = None if reference is None else agreement(mean_of(record.half_maps), reference)
+    write_report(record, particles, symmetry, compared, job)
+    return {**map_summary(particles, record), "operators": symmetry, "agreement": None if compared is None else compared.summary()}
 
 
 def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
@@ -156,7 +165,7 @@ def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
     return Volume(apply_shell_filter(volume.data, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), volume.voxel_size_A)
 
 
-def write_report(record: MapRecord, particles: Particles, symmetry: str, job: JobRun) -> None:
+def write_report(record: MapRecord, particles: Particles, symmetry: str, compared: Agreement | None, job: JobRun) -> None:
     """report.html."""
     fsc = record.fsc
     assert fsc is not None
@@ -166,6 +175,11 @@ def write_report(record: MapRecord, particles: Particles, symmetry: str, job: Jo
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
+    if compared is not None:
+        report.headline("agreement with the reference", f"{compared.lowest:.4f}", f"lowest of all shells, at {compared.lowest_at_A:.2f} Å")
+        report.section("Agreement", "Both maps before any filter, without a mask. This is no resolution: both come from the same images.")
+        report.figure(operator_figure({"this map": compared.curve}, compared.extent_A, None, "the reference"),
+                      "Fourier shell correlation of this map with the reference.")
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the map, with contours of the FSC mask.")
     report.figure(orientation_figure(particles.rotation), "Viewing directions.")

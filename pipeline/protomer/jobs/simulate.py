@@ -7,24 +7,28 @@ from typing import Any
 
 import numpy as np
 from scipy import fft
+from scipy.spatial.transform import Rotation
 
 from protomer.declarations.simulate import SimulateSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume
 from protomer.formats.mrc import write_volume
 from protomer.job_run import Inputs, JobRun, Plan
+from protomer.operator_sets import operators_of
 from protomer.provenance import file_digest
-from protomer.scatterers import MODELS, MapModel, Scatterer, read_atom_model, with_symmetry
+from protomer.randomness import generator
+from protomer.rigid_motion import RigidMotion, move_volume
+from protomer.scatterers import MapModel, Scatterer, read_atom_model, with_symmetry
+from protomer.shipped_models import is_shipped, shipped_model, shipped_names
 from protomer.simulation import BLOCK, Simulator
 from protomer.simulation_draws import PARTICLE, SimulationDesign, Truth
 from protomer.simulation_files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
 from protomer.simulation_optics import stretching
 from protomer.simulation_report import simulation_report
-from protomer.symmetry import operators
 from protomer.volumes import Volume
 from protomer_kernels.fourier import low_pass
 
-DEFAULT_MODEL = MODELS / "1y1v.cif.gz"
+DEFAULT_MODEL = shipped_model("1y1v")
 DEFAULT_BFACTOR_A2 = 60.0
 REALISTIC_JUNK = 0.1
 MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
@@ -55,7 +59,7 @@ def _simulate(scatterers: tuple[Scatterer, ...], inputs: Inputs, settings: Simul
             write_star(path, star_tables(truth, design, poses, is_truth))
     with job.output.writing("truth.h5") as path:
         write_truth(path, truth, design)
-    start = _start_map(volume, settings.start_low_pass)
+    start = _start_map(volume, settings)
     _write_maps(job, simulator, volume, start)
     job.output.write_text("report.html", simulation_report(simulator, volume, start, list(job.events.warnings)))
     return {"images": len(truth), "box": design.box, "pixel_size_A": design.pixel_size_A, "snr": design.snr, "gain": simulator.gain,
@@ -115,28 +119,30 @@ def particle_paths(inputs: Inputs, settings: SimulateSettings) -> list[Path]:
         raise InputError("--model and --volume were both given", "one of them", "leave one out; second_model names a second particle")
     paths = [inputs.model or inputs.volume or DEFAULT_MODEL]
     if settings.second_model is not None:
-        if not Path(settings.second_model).is_file():
-            raise InputError(f"second_model {settings.second_model}: there is no such file", "a model or a map", "check the path")
-        paths.append(Path(settings.second_model))
+        second = Path(settings.second_model)
+        if not second.is_file() and not is_shipped(settings.second_model):
+            raise InputError(f"second_model {second}: there is no such file", f"a model, a map, or one of {', '.join(shipped_names())}",
+                             "check the path")
+        paths.append(second if second.is_file() else shipped_model(settings.second_model))
     return paths
 
 
 def _load(path: Path, symmetry: str, settings: SimulateSettings) -> Scatterer:
     moves = settings.motion_rotation > 0 or settings.motion_shift > 0
-    group = operators(symmetry)
+    group = operators_of(symmetry, "relion", settings)
     if not path.name.lower().endswith(MODEL_ENDINGS):
         if moves or settings.subunits is not None or len(group) > 1:
-            raise SettingsError(f"subunit motion or --symmetry {symmetry} for the map {path.name}",
+            raise SettingsError(f"subunit motion or the symmetry {group.name} for the map {path.name}",
                                 "an atomic model, whose parts can be told apart",
-                                "give --model, or leave motion_rotation, motion_shift and subunits unset and --symmetry C1")
+                                "give --model, or leave motion, subunits and helix unset and --symmetry C1")
         return MapModel(read_any_volume(path), settings.bfactor or 0.0)
     copied = len(group) > 1
     if copied and settings.subunits is not None:
-        raise SettingsError(f"subunits {settings.subunits!r} and --symmetry {symmetry}",
+        raise SettingsError(f"subunits {settings.subunits!r} and the symmetry {group.name}",
                             "one of them: every symmetry copy moves as one body", "leave subunits unset")
     subunits = settings.subunits or ("each" if moves and not copied else None)
     model = read_atom_model(path, DEFAULT_BFACTOR_A2 if settings.bfactor is None else settings.bfactor, subunits)
-    return with_symmetry(model, group, settings.symmetry_radius) if copied else model
+    return with_symmetry(model, group.rotations, settings.symmetry_radius, group.translations_A) if copied else model
 
 
 def _stated_poses(truth: Truth, settings: SimulateSettings) -> tuple[np.ndarray, np.ndarray] | None:
@@ -147,9 +153,16 @@ def _stated_poses(truth: Truth, settings: SimulateSettings) -> tuple[np.ndarray,
     return perturbed_poses(truth, settings.seed, float(np.deg2rad(settings.perturb_rotation)), settings.perturb_shift)
 
 
-def _start_map(volume: Volume, low_pass_A: float) -> Volume:
-    shells = volume.box * volume.voxel_size_A / low_pass_A
-    return Volume(low_pass(volume.data, shells, START_EDGE_SHELLS), volume.voxel_size_A)
+def _start_map(volume: Volume, settings: SimulateSettings) -> Volume:
+    """The truth, blurred, and turned and moved where asked."""
+    shells = volume.box * volume.voxel_size_A / settings.start_low_pass
+    start = Volume(low_pass(volume.data, shells, START_EDGE_SHELLS), volume.voxel_size_A)
+    if settings.start_turn == 0 and settings.start_shift == 0:
+        return start
+    axis, direction = generator(settings.seed, 0, "start map").normal(size=(2, 3))
+    across = axis * (1.0, 1.0, 0.0)
+    turn = Rotation.from_rotvec(np.deg2rad(settings.start_turn) * across / np.linalg.norm(across)).as_matrix()
+    return move_volume(start, RigidMotion(turn, settings.start_shift * direction / np.linalg.norm(direction)))
 
 
 def _write_maps(job: JobRun, simulator: Simulator, volume: Volume, start: Volume) -> None:

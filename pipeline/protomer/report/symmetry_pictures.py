@@ -62,15 +62,15 @@ def helix_figure(surface: np.ndarray, step_A: float, marks: Sequence[tuple[float
 
 
 @styled
-def operator_figure(curves: Mapping[str, np.ndarray], extent_A: float, expected: np.ndarray | None) -> Figure:
-    """Correlation of the map with its copy under each operator, shell by shell; `expected`: what the half maps allow."""
+def operator_figure(curves: Mapping[str, np.ndarray], extent_A: float, expected: np.ndarray | None, other: str = "the copy") -> Figure:
+    """Correlation of the map with its copy under each operator, or with others, shell by shell; `expected`: what the half maps allow."""
     figure, (panel,) = new_figure(height_in=3.4)
     for (name, curve), colour in zip(curves.items(), PALETTE * (1 + len(curves) // len(PALETTE)), strict=False):
         panel.plot(np.arange(1, len(curve)) / extent_A, curve[1:], color=colour, linewidth=1.3, label=name)
     if expected is not None:
         panel.plot(np.arange(1, len(expected)) / extent_A, expected[1:], color=INK, linestyle="--", label="expected from the half maps")
     panel.axhline(0.0, color=GREY, linewidth=0.8)
-    panel.set(xlabel="spatial frequency (1/Å)", ylabel="Fourier shell correlation with the copy", ylim=(-0.3, 1.03))
+    panel.set(xlabel="spatial frequency (1/Å)", ylabel=f"Fourier shell correlation with {other}", ylim=(-0.3, 1.03))
     if len(curves) <= 12:
         panel.legend(loc="lower left", ncols=2)
     return figure
