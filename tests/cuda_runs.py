@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from protomer_kernels.cuda import insertion, normal_equations, slices
+from protomer_kernels.cuda import insertion, newton, normal_equations, slices
 
 if __name__ == "__main__":
     source, result = sys.argv[1:]
@@ -19,7 +19,13 @@ if __name__ == "__main__":
     climbable = (*batch, given["magnification"].astype(np.float32))
     sums = np.full((len(rotations), 21), np.nan, np.float32)
     normal_equations.normal_equations(given["volume"], (given["image"], rotations, shifts), climbable, plane, sums)
+    results = {}
+    for name in ("free", "bounded"):
+        turned, moved, reached = rotations.copy(), shifts.copy(), np.full((len(rotations), 21), np.nan, np.float32)
+        bounds = (given[f"{name}_priors"].astype(np.float32), given[f"{name}_extent"].astype(np.float32))
+        newton.climb_poses(given["volume"], (given["image"], turned, moved), climbable, plane, int(given["steps"]), bounds, reached)
+        results |= {f"{name}_rotations": turned, f"{name}_shifts": moved, f"{name}_sums": reached}
     accumulator = given["accumulator"]
     poses = (given["image"], rotations, shifts, given["weights"].astype(np.float32))
     insertion.insert_slices(poses, batch, plane, float(given["scale"]), accumulator)
-    np.savez(result, views=views, sums=sums, accumulator=accumulator)
+    np.savez(result, views=views, sums=sums, accumulator=accumulator, **results)

@@ -1,11 +1,12 @@
 """The steps of a climb: damped Gauss-Newton (Levenberg 1944, Marquardt 1963) in the five pose parameters of one image.
 
 The scalar source of the drivers in newton.py (float64) and cuda/newton.py (float32): all that lies between two evaluations of the 21 sums
-of normal_equations.py, in the precision of `sums`. A Gaussian prior in omega and shift about a centre adds, for parameter p at distance d_p,
+of normal_equations.py, in the precision of `sums`. A Gaussian prior in omega and shift about a centre adds, for parameter p at distance
+d_p,
 
     log L -= precision_p d_p^2 / 2,   gradient_p -= precision_p d_p,   H_pp += precision_p                              (1)
 
-A pose is rotation (3, 3) and shift_px (2,). A prior (16,) is the centre's rotation (9) and shift (2), and the precisions (5). The extent
+A pose is rotation (3, 3) and shift_px (2,). A prior is its centre's rotation (3, 3) and shift (2,), and the precisions (5,). The extent
 (2,) is how far a pose may lie from that centre, in radians and pixels. Work is factor (5, 5), step (5,) and between (3,).
 """
 
@@ -27,11 +28,12 @@ SMALLER, LARGER, LARGER_BY = 0.2, 8.0, 0.05  # damping after a step that gained,
 def add_prior(pose, prior, between, sums):
     """Adds the Gaussian prior of eq. (1) to the 21 sums."""
     rotation, shift_px = pose
-    rotation_vector_between(prior[:9].reshape(3, 3), rotation, between)
+    centre, centre_shift_px, precisions = prior
+    rotation_vector_between(centre, rotation, between)
     half = sums.dtype.type(0.5)
     for p in range(5):
-        away = between[p] if p < 3 else shift_px[p - 3] - prior[9 + p - 3]
-        precision = prior[11 + p]
+        away = between[p] if p < 3 else shift_px[p - 3] - centre_shift_px[p - 3]
+        precision = precisions[p]
         sums[0] -= half * precision * away * away
         sums[1 + p] -= precision * away
         sums[6 + p * (p + 3) // 2] += precision
@@ -75,9 +77,8 @@ def solve_damped(sums, damping, factor, step):
 @register_jitable
 def within_extent(pose, prior, extent, between):
     """Whether a pose lies within the extent of the prior's centre."""
-    rotation, shift_px = pose
-    rotation_vector_between(prior[:9].reshape(3, 3), rotation, between)
-    x, y = shift_px[0] - prior[9], shift_px[1] - prior[10]
+    rotation_vector_between(prior[0], pose[0], between)
+    x, y = pose[1][0] - prior[1][0], pose[1][1] - prior[1][1]
     turned = between[0] * between[0] + between[1] * between[1] + between[2] * between[2]
     return turned <= extent[0] * extent[0] and x * x + y * y <= extent[1] * extent[1]
 
