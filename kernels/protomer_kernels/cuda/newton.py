@@ -1,6 +1,7 @@
-"""Pose refinement on a CUDA device: climbs by the steps of protomer_kernels/pose_steps.py, one block for each start, all steps in one launch.
+"""Pose refinement on a CUDA device: climbs by the steps of protomer_kernels/pose_steps.py, in one launch.
 
-All threads of a block sum over the coefficients; the first one then solves the 5 x 5 system and accepts or rejects, while the others wait.
+One block takes one start. All its threads sum over the coefficients; the first one then accepts or rejects the pose and solves the 5 x 5
+system, while the others wait.
 
 All is float32, the solve too. Cholesky factors do not depend on how the parameters are scaled, so what counts is how far parameters are
 correlated, which a pose that can be told at all leaves far from 1 / eps. Log L sums to about 3e-7 of itself, 0.003 at a log L of 10,000:
