@@ -1,37 +1,33 @@
-"""The CUDA drivers give what the CPU's do, in Numba's simulator and on a device, and compile for a device without double precision."""
+"""The CUDA drivers give what the CPU's do, in Numba's simulator and on a device."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from numba import cuda, types
+from numba import cuda
 
-from kernel_oracles import NORMAL_ROW, blob_map, prediction, random_rotations
-from protomer_kernels import insertion, newton, slices
-from protomer_kernels.cuda import insertion as cuda_insertion
-from protomer_kernels.cuda import normal_equations as cuda_normal_equations
+from kernel_oracles import NORMAL_ROW, blob_map, degrees_between, prediction, random_rotations
+from protomer_kernels import ctf, grid_scores, insertion, newton, noise, slices
+from protomer_kernels.cuda import grid_scores as cuda_grid_scores
 from protomer_kernels.cuda import slices as cuda_slices
 from protomer_kernels.half_plane import HalfPlane
 
 PROJECT = Path(__file__).resolve().parent.parent
 PLANE = HalfPlane(32, 13)  # more coefficients than a block has threads
 IMAGE = np.array([1, 0, 1])
+STEPS = 4
+EXTENT = np.array([0.05, 0.3])
+CYCLE_PER_A = 1 / (PLANE.box * 1.1)
 SCALE = insertion.fixed_point_scale(200.0, 3)
 
 
-@pytest.fixture(scope="module")
-def given() -> dict[str, np.ndarray]:
-    """A volume, three poses of two noisy images that nearly fit it, and an accumulator that already holds something."""
-    rng = np.random.default_rng(50)
+def climbable_images(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A volume, three poses of two noisy images that nearly fit it, an accumulator that already holds something, and bounds of a climb."""
     volume = slices.transform_volume(blob_map(PLANE.box), PLANE.radius)
     rotations, shifts = random_rotations(3, 50), rng.uniform(-2, 2, (3, 2))
     amplitude = (3.0 * np.cos(np.array([[0.3], [0.9]]) + 0.25 * PLANE.shell)).astype(np.float32)
@@ -40,9 +36,38 @@ def given() -> dict[str, np.ndarray]:
     assert cuda_slices.THREADS < len(PLANE) and np.abs(data).max() * np.abs(amplitude).max() < 200.0
     accumulator = insertion.empty_accumulator(PLANE.radius)
     accumulator[:] = rng.integers(-1000, 1000, accumulator.shape)
+    weak = np.tile([5.0, 6.0, 7.0, 0.3, 0.4], (3, 1))
     return {"volume": volume, "rotations": rotations, "shifts": shifts, "amplitude": amplitude, "data": data, "image": IMAGE,
-            "kx": PLANE.kx, "ky": PLANE.ky, "box": np.int64(PLANE.box), "weights": rng.uniform(0.2, 1.0, 3), "scale": np.float64(SCALE),
-            "accumulator": accumulator, "magnification": np.array([np.eye(2), [[0.99, 0.02], [-0.03, 0.97]]])}
+            "weights": rng.uniform(0.2, 1.0, 3), "scale": np.float64(SCALE), "accumulator": accumulator,
+            "magnification": np.array([np.eye(2), [[0.99, 0.02], [-0.03, 0.97]]]),
+            "steps": np.int64(STEPS), "free_priors": newton.NO_PRIOR, "free_extent": newton.NO_EXTENT,
+            "bounded_priors": np.concatenate([rotations.reshape(3, 9), shifts, weak], axis=1), "bounded_extent": EXTENT}
+
+
+def transfer_coefficients(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """CTF coefficients of two images of several micrometres of defocus, and turns added to their phase."""
+    magnification = np.array([np.eye(2), [[1.01, 0.02], [0.0, 0.98]]])
+    parameters = ctf.CtfParameters(np.array([25e3, 60e3]), np.array([24e3, 58e3]), np.array([0.3, 1.9]), 300e3, 2.7e7, 0.1, 0.4, 30.0,
+                                   magnification)
+    quadratic, smooth = ctf.ctf_coefficients(parameters, CYCLE_PER_A)
+    return {"ctf_quadratic": quadratic, "ctf_smooth": smooth, "added_row": np.array([1, 0]),
+            "added_turns": rng.uniform(-1, 1, (2, len(PLANE))).astype(np.float32)}
+
+
+def score_tiles(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Products for three images, four shifts and more rotations than a block has threads, whole numbers that often tie."""
+    rotations, keep = 300, 9
+    assert cuda_grid_scores.THREADS < rotations
+    return {"cross": rng.integers(0, 9, (12, rotations)).astype(np.float32), "power": rng.integers(0, 4, (3, rotations)).astype(np.float32),
+            "tile": np.int64(170), "keep": np.int64(keep)}
+
+
+@pytest.fixture(scope="module")
+def given() -> dict[str, np.ndarray]:
+    """What tests/cuda_runs.py reads."""
+    rng = np.random.default_rng(50)
+    plane = {"kx": PLANE.kx, "ky": PLANE.ky, "box": np.int64(PLANE.box), "shell": PLANE.shell}
+    return plane | climbable_images(rng) | transfer_coefficients(rng) | score_tiles(rng)
 
 
 @pytest.fixture(scope="module", params=["simulator", "device"])
@@ -67,16 +92,69 @@ def test_slices_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> 
     np.testing.assert_allclose(found["views"], expected, atol=2e-6 * np.abs(expected).max())
 
 
-def test_normal_equations_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
-    expected, plane = np.empty((3, 21)), PLANE.arrays(len(PLANE))
-    starts = (IMAGE, given["rotations"].copy(), given["shifts"].copy())
+def assert_sums_agree(found: np.ndarray, expected: np.ndarray, data: np.ndarray) -> None:
+    """The 21 sums of one start (21,), within float32's error of the sums of sizes that they come from."""
+    size = np.linalg.norm(data.astype(float))
+    length = np.sqrt([expected[6 + m] for m, (p, q) in enumerate(NORMAL_ROW) if p == q])
+    sizes = [size**2, *(size * length), *(length[p] * length[q] for p, q in NORMAL_ROW)]
+    np.testing.assert_array_less(np.abs(found - expected), 3e-6 * np.array(sizes))
+
+
+def climbed_on_cpu(given: dict, steps: int, bounds: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotations, shifts and sums after a climb."""
+    rotations, shifts, sums = given["rotations"].copy(), given["shifts"].copy(), np.empty((3, 21))
     batch = (given["data"], given["amplitude"], given["magnification"])
-    newton.climb_poses(given["volume"], starts, batch, plane, 0, newton.UNBOUNDED, expected)
+    limits = (given[f"{bounds}_priors"], given[f"{bounds}_extent"])
+    newton.climb_poses(given["volume"], (IMAGE, rotations, shifts), batch, PLANE.arrays(len(PLANE)), steps, limits, sums)
+    return rotations, shifts, sums
+
+
+def test_normal_equations_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
+    _, _, expected = climbed_on_cpu(given, 0, "free")
     for s in range(3):
-        size = np.linalg.norm(given["data"][IMAGE[s]].astype(float))
-        length = np.sqrt([expected[s, 6 + m] for m, (p, q) in enumerate(NORMAL_ROW) if p == q])
-        sizes = [size**2, *(size * length), *(length[p] * length[q] for p, q in NORMAL_ROW)]
-        np.testing.assert_array_less(np.abs(found["sums"][s] - expected[s]), 3e-6 * np.array(sizes))
+        assert_sums_agree(found["sums"][s], expected[s], given["data"][IMAGE[s]])
+
+
+@pytest.mark.parametrize("bounds", ["free", "bounded"])
+def test_climbs_on_cuda_reach_the_poses_of_the_cpu(bounds: str, given: dict, found: dict) -> None:
+    rotations, shifts, sums = climbed_on_cpu(given, STEPS, bounds)
+    turned = degrees_between(given["rotations"], rotations)
+    if bounds == "free":
+        assert np.all(turned > np.degrees(EXTENT[0])) and np.all(sums[:, 0] > climbed_on_cpu(given, 0, bounds)[2][:, 0] + 10.0)
+    else:
+        assert np.all(turned < np.degrees(EXTENT[0])) and np.all(turned > 1.0)
+    assert degrees_between(found[f"{bounds}_rotations"], rotations).max() < 1e-4
+    np.testing.assert_allclose(found[f"{bounds}_shifts"], shifts, atol=1e-5)
+    for s in range(3):
+        assert_sums_agree(found[f"{bounds}_sums"][s], sums[s], given["data"][IMAGE[s]])
+
+
+def test_residual_power_from_cuda_equals_that_from_the_cpu(given: dict, found: dict) -> None:
+    expected = np.empty((2, 3, PLANE.radius + 1))
+    batch = (given["data"], given["amplitude"])
+    noise.residual_power(found["views"][:2], given["shifts"][:2].copy(), batch, PLANE.arrays(len(PLANE)), PLANE.shell, expected)
+    scale = np.sqrt(noise.power_by_shell(given["data"][:, 0] + 1j * given["data"][:, 1], PLANE.shell, PLANE.radius + 1))
+    sizes = np.stack([expected[:, 0], scale * np.sqrt(expected[:, 2]), expected[:, 2]], axis=1)
+    np.testing.assert_array_less(np.abs(found["residual_power"] - expected), 5e-6 * sizes + 1e-9)
+
+
+def test_contrast_transfer_from_cuda_equals_that_from_the_cpu(given: dict, found: dict) -> None:
+    expected = np.empty((2, len(PLANE)), np.float32)
+    kx, ky = (k.astype(np.int64) for k in (PLANE.kx, PLANE.ky))
+    ctf.ctf_driver(given["ctf_quadratic"], given["ctf_smooth"], kx, ky, given["added_turns"], given["added_row"], expected)
+    assert np.count_nonzero(np.diff(np.sign(expected))) > 200
+    np.testing.assert_allclose(found["ctf"], expected, atol=5e-6)
+
+
+def test_grid_scores_and_best_rotations_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
+    scores, shifts = np.empty_like(found["scores"]), np.empty_like(found["grid_shifts"])
+    grid_scores._best_shift(given["cross"], given["power"], 4, 0, scores, shifts)
+    np.testing.assert_array_equal(found["scores"], scores)
+    np.testing.assert_array_equal(found["grid_shifts"], shifts)
+    best = grid_scores.best_rotations(scores, int(given["keep"]))
+    assert np.any(np.diff(np.take_along_axis(scores, best, axis=1)) == 0)  # ties
+    np.testing.assert_array_equal(found["columns"], best)
+    np.testing.assert_array_equal(found["best_shifts"], np.take_along_axis(shifts, best, axis=1))
 
 
 def test_sums_inserted_by_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
@@ -86,53 +164,6 @@ def test_sums_inserted_by_cuda_equal_those_from_the_cpu(given: dict, found: dict
     assert found["accumulator"].dtype == np.int64
     largest = np.abs((expected - given["accumulator"]) / SCALE).max()
     np.testing.assert_allclose(found["accumulator"] / SCALE, expected / SCALE, atol=2e-6 * largest)
-
-
-FLOATS = [types.Array(types.float32, n, "C") for n in range(5)]
-INTEGERS = types.Array(types.int64, 1, "C")
-BATCH, CLIMBABLE = types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[3], FLOATS[2], FLOATS[3]))
-HALF_PLANE = types.Tuple((FLOATS[1], FLOATS[1], types.int64))
-KERNELS = {
-    "slices": (cuda_slices.slices_kernel, (FLOATS[4], FLOATS[3], FLOATS[1], FLOATS[1], FLOATS[3])),
-    "normal_equations": (cuda_normal_equations.normal_equations_kernel,
-                         (FLOATS[4], types.Tuple((INTEGERS, FLOATS[3], FLOATS[2])), CLIMBABLE, HALF_PLANE, FLOATS[2])),
-    "insertion": (cuda_insertion.insertion_kernel, (types.Tuple((INTEGERS, FLOATS[3], FLOATS[2], FLOATS[1])), BATCH, HALF_PLANE,
-                                                    types.float32, types.Array(types.int64, 4, "C"))),
-}
-
-
-@pytest.fixture(params=KERNELS)
-def ptx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The PTX of a driver for compute capability 9.0. Numba asks the device for its capability even so: it is told."""
-    if importlib.util.find_spec("numba_cuda") is None:
-        pytest.skip("numba-cuda is not installed (pip install 'protomer[gpu]')")
-    from numba.cuda import dispatcher
-    from numba.cuda.cudadrv import nvvm
-
-    try:
-        nvvm.NVVM()
-    except Exception as problem:
-        pytest.skip(f"numba-cuda finds no NVVM: {problem}")
-    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=(9, 0)))
-    kernel, signature = KERNELS[request.param]
-    return cuda.compile_ptx(kernel.py_func, signature, cc=(9, 0))[0]
-
-
-def test_cuda_drivers_compile_without_double_precision_or_local_memory(ptx: str) -> None:
-    assert ".target sm_90" in ptx and "mul.f32" in ptx
-    assert ".f64" not in ptx and ".local" not in ptx
-
-
-def test_cuda_drivers_keep_their_registers(ptx: str, tmp_path: Path) -> None:
-    wheels = sorted(Path(sys.prefix).glob("lib/python*/site-packages/nvidia/cu*/bin/ptxas"))
-    ptxas = shutil.which("ptxas") or (str(wheels[-1]) if wheels else None)
-    if ptxas is None:
-        pytest.skip("ptxas is not installed (pip install nvidia-cuda-nvcc)")
-    (tmp_path / "kernel.ptx").write_text(ptx)
-    command = [ptxas, "-arch=sm_90", "-v", "-o", str(tmp_path / "kernel.cubin"), str(tmp_path / "kernel.ptx")]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert "0 bytes spill stores, 0 bytes spill loads" in report
-    assert int(re.findall(r"Used (\d+) registers", report)[0]) <= 128
 
 
 def test_nothing_on_the_paths_of_the_cpu_imports_the_cuda_drivers() -> None:

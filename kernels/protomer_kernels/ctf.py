@@ -23,6 +23,8 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from protomer_kernels.trigonometry import sine_cosine
+
 # CODATA 2018 (the first three are exact since the redefinition of the SI units in 2019)
 PLANCK_J_S = 6.62607015e-34
 ELEMENTARY_CHARGE_C = 1.602176634e-19
@@ -103,7 +105,8 @@ def ctf_value(quadratic, smooth, kx, ky, added_turns):
     turns = (quadratic[0] * (kx * kx) + quadratic[1] * (kx * ky) + quadratic[2] * (ky * ky)) & TURN_MASK
     squared = smooth[3] * np.float32(kx * kx) + smooth[4] * np.float32(kx * ky) + smooth[5] * np.float32(ky * ky)
     gamma = RADIANS_PER_TURN * (np.float32(turns) * TURNS_PER_UNIT + (smooth[0] * squared) * squared + smooth[1] + added_turns)
-    return -np.float32(math.sin(gamma)) * np.float32(math.exp(-smooth[2] * squared))
+    sine, _ = sine_cosine(gamma)
+    return -np.float32(sine) * np.float32(math.exp(-smooth[2] * squared))
 
 
 @numba.njit(parallel=True, cache=True)

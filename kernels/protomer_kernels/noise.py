@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
+
+
+@register_jitable
+def residual_products(data, amplitude, view, phase):
+    """|Y exp(2 pi i phase) - A V|^2, Re(Y* A V) and |A V|^2 of one coefficient: data and view (V) as (re, im), all float32."""
+    sine, cosine = sine_cosine_of_cycles(phase)
+    y_re = data[0] * cosine - data[1] * sine
+    y_im = data[1] * cosine + data[0] * sine
+    m_re, m_im = amplitude * view[0], amplitude * view[1]
+    d_re, d_im = y_re - m_re, y_im - m_im
+    return d_re * d_re + d_im * d_im, y_re * m_re + y_im * m_im, m_re * m_re + m_im * m_im
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -21,13 +33,11 @@ def residual_power(slices, shifts_px, batch, plane, shell, out):
         sx, sy = np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box)
         out[n] = 0.0
         for k in range(kx.shape[0]):
-            sine, cosine = sine_cosine_of_cycles(-(kx[k] * sx + ky[k] * sy))
-            y_re = data[n, 0, k] * cosine - data[n, 1, k] * sine
-            y_im = data[n, 1, k] * cosine + data[n, 0, k] * sine
-            m_re, m_im = amplitude[n, k] * slices[n, 0, k], amplitude[n, k] * slices[n, 1, k]
-            out[n, 0, shell[k]] += (y_re - m_re) ** 2 + (y_im - m_im) ** 2
-            out[n, 1, shell[k]] += y_re * m_re + y_im * m_im
-            out[n, 2, shell[k]] += m_re * m_re + m_im * m_im
+            own, view = (data[n, 0, k], data[n, 1, k]), (slices[n, 0, k], slices[n, 1, k])
+            left, shared, model = residual_products(own, amplitude[n, k], view, -(kx[k] * sx + ky[k] * sy))
+            out[n, 0, shell[k]] += left
+            out[n, 1, shell[k]] += shared
+            out[n, 2, shell[k]] += model
 
 
 def power_by_shell(coefficients: np.ndarray, shell: np.ndarray, shells: int) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 from numba.extending import register_jitable
+
+from protomer_kernels.trigonometry import sine_cosine
 
 PSI = 1.533751168755204288118041  # the positive root of psi^4 = psi + 4 (Alexa 2022, section 3)
 
@@ -51,14 +55,19 @@ def quaternions_from_matrices(matrices):
 
 @register_jitable
 def rotate_by(omega, rotation, out):
-    """out = exp([omega]x) rotation, by Rodrigues' formula; omega (3,) radians about the map's axes, matrices (3, 3) float64."""
+    """out = exp([omega]x) rotation, by Rodrigues' formula; omega (>= 3,) radians about the map's axes, matrices (3, 3).
+
+    All in the precision of `rotation`: float64 on the CPU, float32 on a CUDA device.
+    """
+    real = rotation.dtype.type
     x, y, z = omega[0], omega[1], omega[2]
     square = x * x + y * y + z * z
-    if square < 1e-16:
-        a, b = 1.0, 0.5
+    if square < real(1e-16):
+        a, b = real(1.0), real(0.5)
     else:
-        angle = np.sqrt(square)
-        a, b = np.sin(angle) / angle, (1.0 - np.cos(angle)) / square
+        angle = math.sqrt(square)
+        sine, cosine = sine_cosine(angle)
+        a, b = sine / angle, (real(1.0) - cosine) / square
     for j in range(3):
         u, v, w = rotation[0, j], rotation[1, j], rotation[2, j]
         cx, cy, cz = y * w - z * v, z * u - x * w, x * v - y * u  # omega x column
@@ -69,19 +78,20 @@ def rotate_by(omega, rotation, out):
 
 @register_jitable
 def rotation_vector_between(first, second, out):
-    """out (3,) = the rotation vector of second first^T, radians: second = exp([out]x) first."""
-    trace = 0.0
+    """out (3,) = the rotation vector of second first^T, radians: second = exp([out]x) first; in the precision of `second`."""
+    real = second.dtype.type
+    trace = real(0.0)
     for i in range(3):
         for j in range(3):
             trace += second[i, j] * first[i, j]
-    x = y = z = 0.0
+    x = y = z = real(0.0)
     for j in range(3):
         x += second[2, j] * first[1, j] - second[1, j] * first[2, j]
         y += second[0, j] * first[2, j] - second[2, j] * first[0, j]
         z += second[1, j] * first[0, j] - second[0, j] * first[1, j]
-    sine = 0.5 * np.sqrt(x * x + y * y + z * z)
-    angle = np.arctan2(sine, 0.5 * (trace - 1.0))
-    factor = 0.5 if sine < 1e-12 else 0.5 * angle / sine
+    sine = real(0.5) * math.sqrt(x * x + y * y + z * z)
+    angle = math.atan2(sine, real(0.5) * (trace - real(1.0)))
+    factor = real(0.5) if sine < real(1e-12) else real(0.5) * angle / sine
     out[0], out[1], out[2] = factor * x, factor * y, factor * z
 
 

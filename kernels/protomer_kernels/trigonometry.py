@@ -21,6 +21,7 @@ C2, C4, C6, C8, C10 = (
 )
 ONE = np.float32(1.0)
 TWO = np.float32(2.0)
+CYCLES_PER_RADIAN = np.float32(0.5 / math.pi)
 
 
 def floor(x):
@@ -50,3 +51,18 @@ def sine_cosine_of_cycles(phase):
     half_turns = floor(quarter * HALF)
     sign = ONE - TWO * (half_turns - TWO * floor(half_turns * HALF))
     return sign * (s + odd * (c - s)), sign * (c - odd * (c + s))
+
+
+def sine_cosine(angle):
+    """(sin, cos) of an angle in radians: the library's on the CPU; on CUDA, whose library needs memory for large angles, those above."""
+    return math.sin(angle), math.cos(angle)
+
+
+@overload(sine_cosine)
+def _sine_cosine_on_cpu(angle):
+    return lambda angle: (math.sin(angle), math.cos(angle))
+
+
+@overload(sine_cosine, target="cuda")
+def _sine_cosine_on_cuda(angle):
+    return lambda angle: sine_cosine_of_cycles(angle * CYCLES_PER_RADIAN)

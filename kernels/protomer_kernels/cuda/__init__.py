@@ -1,1 +1,20 @@
-"""CUDA drivers of the kernels, one module beside each CPU module of the same name; nothing on the CPU's paths imports them."""
+"""CUDA drivers of the kernels, one module beside each CPU module of the same name; nothing on the CPU's paths imports them.
+
+What an E-step does to a batch of images, in order, and what does it on a device:
+
+| step | on a device |
+|---|---|
+| transform and crop images (half_plane.transform_images), odd phases | a library: FFT, gather and product (once per run) |
+| contrast transfer (ctf.ctf_driver) | `ctf` |
+| whitening (images.whiten); ramps, shifted images and powers of slices (grid_scores.py) | a library: products of arrays |
+| slices of the grid (slices.extract_slices) | `slices` |
+| cross and power terms of the grid's scores | a library: matrix products |
+| best shift, best rotations (grid_scores.best_shift, best_rotations) | `grid_scores` |
+| climbs (newton.climb_poses), sums at a pose (normal_equations.py) | `newton`, `normal_equations` |
+| distinct modes, covariances, weights (posterior.py, newton.py) | none: on the host, from 32 numbers for each start |
+| insertion (insertion.insert_slices) | `insertion` |
+| residual power (noise.residual_power) | `noise` |
+
+Every kernel is float32 throughout, sums in an order that does not depend on the schedule (or in integers), and gives the same bits every
+time on one model of device; they differ from the CPU's bits.
+"""

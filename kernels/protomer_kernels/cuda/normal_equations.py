@@ -1,7 +1,7 @@
 """Log likelihoods, gradients and Gauss-Newton matrices on a CUDA device: eqs (1) to (3) of protomer_kernels/normal_equations.py.
 
-One block of THREADS threads takes one start. A thread sums its coefficients q, q + THREADS, ... in registers; threads are then added up by
-halves in shared memory, always in the same order, so that a device gives the same bits every time.
+One block of THREADS threads takes one pose. A thread sums its coefficients q, q + THREADS, ... in registers; then each of the 21 sums is
+added up over the threads in shared memory, always in the same order, so that a device gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from protomer_kernels.normal_equations import HALF, SUMS, TWO_PI, residual_and_j
 from protomer_kernels.trigonometry import sine_cosine_of_cycles
 
 THREADS = 128
+WARP = 32  # at least SUMS
+WARPS = THREADS // WARP
+PADDED = THREADS + 1  # lets the sums of one thread, and one thread's share of all sums, lie in different banks of shared memory
 
 
 @register_jitable
@@ -45,36 +48,56 @@ def _add_terms(part, total):
             n += 1
 
 
+@cuda.jit(device=True)
+def sums_of_block(volume, pose, image, plane, out):
+    """The 21 sums of one pose by all threads of a block: out (21,) float32 in shared memory, which all threads may read afterwards.
+
+    pose: rotation (3, 3) and shift_px (2,); image: data (2, >= K), amplitude (>= K,) and magnification (2, 2); all float32.
+    """
+    rotation, shift_px = pose
+    data, amplitude, magnification = image
+    kx, ky, box = plane
+    thread = cuda.threadIdx.x
+    columns = magnified_columns(rotation, magnification)
+    size = np.float32(box)
+    shift_per_box = (shift_px[0] / size, shift_px[1] / size)
+    total = cuda.local.array(SUMS, numba.float32)
+    for m in range(SUMS):
+        total[m] = ZERO
+    for q in range(thread, kx.shape[0], THREADS):
+        own = (data[0, q], data[1, q])
+        _add_terms(_terms(volume, columns, shift_per_box, TWO_PI / size, (kx[q], ky[q]), own, amplitude[q]), total)
+    each = cuda.shared.array((SUMS, PADDED), numba.float32)
+    parts = cuda.shared.array((WARPS, SUMS), numba.float32)
+    for m in range(SUMS):
+        each[m, thread] = total[m]
+    cuda.syncthreads()
+    warp, m = thread // WARP, thread % WARP
+    if m < SUMS:
+        part = ZERO
+        for lane in range(WARP):
+            part += each[m, warp * WARP + lane]
+        parts[warp, m] = part
+    cuda.syncthreads()
+    if thread < SUMS:
+        part = ZERO
+        for w in range(WARPS):
+            part += parts[w, thread]
+        out[thread] = part
+    cuda.syncthreads()
+
+
 @cuda.jit
 def normal_equations_kernel(volume, starts, batch, plane, out):
     """Block s sums over all coefficients of start s."""
     image, rotations, shifts_px = starts
     data, amplitude, magnification = batch
-    kx, ky, box = plane
-    s, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    s = cuda.blockIdx.x
     n = image[s]
-    columns = magnified_columns(rotations[s], magnification[n])
-    size = np.float32(box)
-    shift_per_box = (shifts_px[s, 0] / size, shifts_px[s, 1] / size)
-    total = cuda.local.array(SUMS, numba.float32)
-    for m in range(SUMS):
-        total[m] = ZERO
-    for q in range(thread, kx.shape[0], THREADS):
-        own = (data[n, 0, q], data[n, 1, q])
-        _add_terms(_terms(volume, columns, shift_per_box, TWO_PI / size, (kx[q], ky[q]), own, amplitude[n, q]), total)
-    shared = cuda.shared.array((SUMS, THREADS), numba.float32)
-    for m in range(SUMS):
-        shared[m, thread] = total[m]
-    cuda.syncthreads()
-    half = THREADS // 2
-    while half > 0:
-        if thread < half:
-            for m in range(SUMS):
-                shared[m, thread] += shared[m, thread + half]
-        cuda.syncthreads()
-        half //= 2
-    if thread < SUMS:
-        out[s, thread] = shared[thread, 0]
+    sums = cuda.shared.array(SUMS, numba.float32)
+    sums_of_block(volume, (rotations[s], shifts_px[s]), (data[n], amplitude[n], magnification[n]), plane, sums)
+    if cuda.threadIdx.x < SUMS:
+        out[s, cuda.threadIdx.x] = sums[cuda.threadIdx.x]
 
 
 def normal_equations(volume, starts, batch, plane, out) -> None:
