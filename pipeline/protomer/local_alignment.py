@@ -2,8 +2,8 @@
 
 (1) Turning by omega about a fulcrum c (from the box centre, in the map's frame) leaves the image of c where it is:
         R' = exp(omega) R,    shift' = shift - (R^T c - R'^T c)_xy
-(2) In the frame of the map moved by -c the same is a turn about the box centre: there the shift is shift + (R^T c)_xy, which (1) leaves.
-(3) Back from there, errors omega and u of that shift move the shift by u + (R^T (omega x c))_xy.
+(2) In the frame of the map moved by -c the same is a turn about the box centre: there the shift is shift - (R^T c)_xy, which (1) leaves.
+(3) Back from there, errors omega and u of that shift move the shift by u + (R^T (c x omega))_xy.
 
 So references are moved by -c, poses are put into their frame by (2) and back, and everything else is as in a global refinement.
 """
@@ -65,7 +65,7 @@ class Local:
 
 def seen_from(rotation: np.ndarray, shift_px: np.ndarray, fulcrum_px: np.ndarray) -> np.ndarray:
     """Eq. (2): shifts (..., 2) of rotations (..., 3, 3) in the frame of the map moved by -fulcrum."""
-    return np.asarray(shift_px + (np.swapaxes(rotation, -1, -2) @ fulcrum_px)[..., :2])
+    return np.asarray(shift_px - (np.swapaxes(rotation, -1, -2) @ fulcrum_px)[..., :2])
 
 
 def back_from(poses: Poses, fulcrum_px: np.ndarray) -> Poses:
@@ -74,9 +74,9 @@ def back_from(poses: Poses, fulcrum_px: np.ndarray) -> Poses:
     x, y, z = fulcrum_px
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     jacobian = np.tile(np.eye(5), (len(first), 1, 1))
-    jacobian[:, 3:, :3] = -(first.transpose(0, 2, 1) @ cross)[:, :2]
+    jacobian[:, 3:, :3] = (first.transpose(0, 2, 1) @ cross)[:, :2]
     covariance = jacobian @ full_covariance(poses.covariance, 1.0) @ jacobian.transpose(0, 2, 1)
-    shift = poses.shift_px - (np.swapaxes(poses.rotation, -1, -2) @ fulcrum_px)[..., :2]
+    shift = poses.shift_px + (np.swapaxes(poses.rotation, -1, -2) @ fulcrum_px)[..., :2]
     return replace(poses, shift_px=shift, covariance=covariance[:, _LOWER[0], _LOWER[1]])
 
 
