@@ -92,7 +92,8 @@ def align_locally(
         shift = seen_from(known.rotation, known.shift_px, local.fulcrum_px)
         return refine_modes(batch, reference, search, known.rotation.copy(), shift, known.weight > LEAST_WEIGHT, bounds)
     centre, shift = bounds[0][:, :9].reshape(-1, 3, 3), bounds[0][:, 9:11]
-    rotation = np.stack([turned_by(local.spread_rad * start, centre) for start in SPREAD_STARTS], axis=1)
+    spread = min(local.spread_rad, 0.5 * float(local.extent[0]))
+    rotation = np.stack([turned_by(spread * start, centre) for start in SPREAD_STARTS], axis=1)
     shift = np.repeat(shift[:, None], len(SPREAD_STARTS), axis=1)
     present = np.ones(shift.shape[:2], bool)
     radius = max(int(FIRST_SHARE * search.final_radius), min(LEAST_RADIUS, search.final_radius))

@@ -92,8 +92,8 @@ def warn_of_changes(changes: PoseChanges, particles: Particles, events: Events) 
         if share > MANY_AT_EXTENT:
             events.warn(
                 f"{name}_at_extent",
-                f"{100 * share:.0f} % of the {name} changes lie at the extent of {extent:g}{unit}: the part moves further, or the images do "
-                f"not tell its pose; widen {name}_extent, or give a {name}_prior",
+                f"{100 * share:.0f} % of the {name} changes lie at the extent of {extent:g}{unit}: the part moves further, or the images "
+                f"do not tell its pose; widen {name}_extent, or give a {name}_prior",
             )
     if changes.bias > AWAY_FROM_ZERO:
         events.warn(
@@ -111,14 +111,14 @@ def warn_of_changes(changes: PoseChanges, particles: Particles, events: Events) 
     if not np.isfinite(changes.prior[0]):
         events.warn(
             "no_prior",
-            "without a rotation prior the FSC can rise while poses get worse, since half maps share what noise does to poses alike; compare "
-            "with a run that has one (rotation_prior)",
+            "without a rotation prior the FSC can rise while poses get worse, since half maps share what noise does to poses alike; "
+            "compare with a run that has one (rotation_prior)",
         )
     if changes.fallen > MANY_FALLEN:
         events.warn(
             "copies_fallen_together",
-            f"{100 * changes.fallen:.1f} % of the copies fell onto another of their image and count twice; narrow rotation_extent or give a "
-            "prior",
+            f"{100 * changes.fallen:.1f} % of the copies fell onto another of their image and count twice; narrow rotation_extent or "
+            "give a prior",
         )
 
 
@@ -133,7 +133,7 @@ def write_report(record: MapRecord, particles: Particles, changes: PoseChanges, 
     report.headline("shifts changed by", f"{np.median(changes.shift_A):.2f} Å", "median, at the fulcrum")
     report.section("Poses")
     for values, extent, prior, label in ((changes.angle_deg, changes.extent[0], changes.prior[0], "change of rotation (degrees)"),
-                                         (changes.shift_A, changes.extent[1], changes.prior[1], "change of shift at the fulcrum (Å)")):
+                                         (changes.shift_A, changes.extent[1], changes.prior[1], "change of shift there (Å)")):
         about_prior = f" Standard deviation of the prior per axis: {prior:.3g}." if np.isfinite(prior) else " No prior."
         report.figure(histogram_figure(values, label, extent, f"extent {extent:.3g}"),
                       "Healthy changes peak near 0 and fall off before the extent." + about_prior)

@@ -119,7 +119,8 @@ def given_poses(particles: Particles, pixel_A: float) -> PoseTable:
 def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
     """By how many standard deviations the first batch of each half agrees with the whole map of its half at the given poses.
 
-    Raises InputError where it does not agree at all: the poses are not this map's.
+    The lowest third of the band does not count: there most views look alike. Raises InputError where images and map do not agree at all: the
+    poses are not this map's.
     """
     plane, groups = setup.store.plane, state.model.noise.shape[0]
     whole = record.half_maps.map(lambda half: resampled(half, plane.box, setup.pixel_size_A))
@@ -134,7 +135,7 @@ def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
         batch = whiten(setup.store.load(number), transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
         reference = model.reference(setup.batches[number].key, plane, search, setup.threads)
         shells = residual_sums(batch, state.poses.take(rows), reference, setup.particles.optics[rows], groups, model.noise.shape[1])
-        own.append(shells[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)))
+        own.append(shells[:, 1:, state.band.radius // 3 : state.band.radius].sum(axis=(0, 2)))
     sums = setup.team.gather_rows(np.array(own).reshape(-1, 2)).sum(axis=0)
     sigmas = float(sums[0] / np.sqrt(max(sums[1], 1e-30)))
     if sigmas < LEAST_FIT_SIGMAS:
