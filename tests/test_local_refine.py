@@ -185,7 +185,7 @@ def test_a_map_that_the_poses_did_not_make_is_refused(folder: Path, tmp_path: Pa
     line = words(folder, "strange")
     line[2] = tmp_path / "turned.h5"
     refused = protomer(*line, check=False)
-    assert refused.returncode == 2 and "do not agree with the map" in refused.stderr, refused.stderr
+    assert refused.returncode == 2 and "do not agree with the map at the given poses" in refused.stderr, refused.stderr
 
 
 def test_an_empty_mask_is_refused(folder: Path, tmp_path: Path) -> None:

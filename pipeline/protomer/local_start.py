@@ -117,16 +117,12 @@ def given_poses(particles: Particles, pixel_A: float) -> PoseTable:
 
 
 def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
-    """By how many standard deviations the first batch of each half agrees with the whole map of its half at the given poses.
-
-    The lowest third of the band does not count: there most views look alike. Raises InputError where images and map do not agree at all: the
-    poses are not this map's.
-    """
+    """By how many standard deviations the first batch of each half agrees better with the whole map of its half at the given poses than at
+    one another's. Raises InputError where it hardly does: the poses are not this map's."""
     plane, groups = setup.store.plane, state.model.noise.shape[0]
     whole = record.half_maps.map(lambda half: resampled(half, plane.box, setup.pixel_size_A))
     model = replace(state.model, maps={key: whole[key[0]] for key in setup.keys}, fulcrum_px=np.zeros(3))
-    search, sums = state.band.search(setup.shift_extent_px), np.zeros(2)
-    length = plane.prefix(model.insertion_radius)
+    search, length = state.band.search(setup.shift_extent_px), plane.prefix(model.insertion_radius)
     firsts = [next(n for n, batch in enumerate(setup.batches) if batch.key[0] == half) for half in (0, 1)]
     own = []
     for number in (n for n in firsts if n in setup.numbers):
@@ -134,11 +130,14 @@ def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
         transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
         batch = whiten(setup.store.load(number), transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
         reference = model.reference(setup.batches[number].key, plane, search, setup.threads)
-        shells = residual_sums(batch, state.poses.take(rows), reference, setup.particles.optics[rows], groups, model.noise.shape[1])
-        own.append(shells[:, 1:, state.band.radius // 3 : state.band.radius].sum(axis=(0, 2)))
-    sums = setup.team.gather_rows(np.array(own).reshape(-1, 2)).sum(axis=0)
-    sigmas = float(sums[0] / np.sqrt(max(sums[1], 1e-30)))
+        sums = [residual_sums(batch, state.poses.take(poses), reference, setup.particles.optics[rows], groups, model.noise.shape[1])
+                for poses in (rows, np.roll(rows, len(rows) // 2))]
+        given, others = (s[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)) for s in sums)
+        own.append([given[0] - others[0], given[1] + others[1]])
+    better, variance = setup.team.gather_rows(np.array(own).reshape(-1, 2)).sum(axis=0)
+    sigmas = float(better / np.sqrt(max(variance, 1e-30)))
     if sigmas < LEAST_FIT_SIGMAS:
-        raise InputError(f"the images do not agree with the map at the given poses ({sigmas:.1f} standard deviations from chance)",
-                         "the map that these poses made, in the same frame", "give the volume.h5 of the job that the particles come from")
+        raise InputError(f"the images do not agree with the map at the given poses better than at one another's ({sigmas:.1f} standard "
+                         "deviations)", "the map that these poses made, in the same frame",
+                         "give the volume.h5 of the job that the particles come from")
     return sigmas
