@@ -76,6 +76,15 @@ def rotate_by(omega, rotation, out):
         out[2, j] = w + a * cz + b * (x * cy - y * cx)
 
 
+@numba.njit(cache=True)
+def turned_by(omega, rotations):
+    """exp([omega]x) R for rotations (n, 3, 3) float64 and one omega (3,): (n, 3, 3)."""
+    out = np.empty_like(rotations)
+    for n in range(rotations.shape[0]):
+        rotate_by(omega, rotations[n], out[n])
+    return out
+
+
 @register_jitable
 def rotation_vector_between(first, second, out):
     """out (3,) = the rotation vector of second first^T, radians: second = exp([out]x) first; in the precision of `second`."""

@@ -15,6 +15,7 @@ from protomer_kernels.posterior import distinct_modes, mode_weights, presence_lo
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
 
+Bounds = tuple[np.ndarray, np.ndarray]  # of a climb: priors (1 or n, 16) and extent (2,), as newton.climb_poses takes them
 IDENTITY = np.eye(3)[None]
 MODES = 4
 SAME_MODE_RAD = 0.12
@@ -137,17 +138,23 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     sums = np.empty((number, 0, SUMS))
     for at, stage in enumerate(search.stages):
         if at:
-            rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.alike, stage.keep, STARTS_APART_RAD)
-        sums = _climb(batch, reference, rotation, shift, present, stage.radius, stage.steps)
-    rotation, shift, present = _thin(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
+            rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, stage.keep, STARTS_APART_RAD)
+        sums = climb_starts(batch, reference, rotation, shift, present, (stage.radius, stage.steps))
+    rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
     return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present))
 
 
 def refine_modes(
-    batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray
+    batch: Whitened,
+    reference: Reference,
+    search: Search,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    present: np.ndarray,
+    bounds: Bounds = UNBOUNDED,
 ) -> Poses:
-    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct."""
-    sums = _climb(batch, reference, rotation, shift, present, search.final_radius, search.final_steps)
+    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct. bounds: priors (n, 16) and extent (2,)."""
+    sums = climb_starts(batch, reference, rotation, shift, present, (search.final_radius, search.final_steps), bounds)
     number, modes = present.shape
     covariance = np.empty((number * modes, 15))
     log_determinant = covariance_and_log_determinant(sums.reshape(-1, SUMS), covariance).reshape(number, modes)
@@ -166,21 +173,31 @@ def refine_modes(
     return Poses(rotation[rows, picked], shift[rows, picked], weight, log_likelihood[best], covariance[best], log_odds)
 
 
-def _climb(
-    batch: Whitened, reference: Reference, rotation: np.ndarray, shift: np.ndarray, present: np.ndarray, radius: int, steps: int
+def climb_starts(
+    batch: Whitened,
+    reference: Reference,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    present: np.ndarray,
+    reach: tuple[int, int],
+    bounds: Bounds = UNBOUNDED,
 ) -> np.ndarray:
-    """Refine those starts (n, m) that are present, in place, over the coefficients within `radius`; sums (n, m, 21), 0 for the others."""
+    """Refine those starts (n, m) that are present, in place, over the coefficients within a radius and in so many steps at most (`reach`);
+    sums (n, m, 21), 0 for the others."""
+    radius, steps = reach
     plane, length = reference.plane, min(reference.plane.prefix(radius), batch.amplitude.shape[1])
     image, start = np.nonzero(present)
     turned, moved, found = rotation[image, start], shift[image, start], np.empty((len(image), SUMS))
-    climb_poses(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, UNBOUNDED, found)
+    priors, extent = bounds
+    own = (np.ascontiguousarray(priors if len(priors) == 1 else priors[image]), extent)
+    climb_poses(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, own, found)
     rotation[image, start], shift[image, start] = turned, moved
     sums = np.zeros((*present.shape, SUMS))
     sums[image, start] = found
     return sums
 
 
-def _thin(
+def thin_starts(
     rotation: np.ndarray,
     shift: np.ndarray,
     log_likelihood: np.ndarray,

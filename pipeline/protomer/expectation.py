@@ -17,7 +17,9 @@ from protomer.aberrations import usable_radius
 from protomer.alignment import IDENTITY, LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
 from protomer.batches import Batch, Key
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
+from protomer.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.particles import Particles
+from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
 from protomer_kernels.noise import residual_power
@@ -84,10 +86,14 @@ class Model:
     operators: np.ndarray
     insertion_radius: int
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)
+    fulcrum_px: np.ndarray = field(default_factory=lambda: np.zeros(3))  # where references have their origin, from the box centre
 
     def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int) -> Reference:
-        """The map of a half and fold, to compare images with."""
-        return Reference.prepare(self.maps[key], plane, self.insertion_radius, self.operators, search, threads, self.mates)
+        """The map of a half and fold, to compare images with, its fulcrum in the box centre."""
+        volume = self.maps[key]
+        if self.fulcrum_px.any():
+            volume = shift_volume(volume, -self.fulcrum_px * len(volume) / plane.box)
+        return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, threads, self.mates)
 
     def root_weight(self, plane: HalfPlane, length: int) -> np.ndarray:
         """sqrt(m) / sigma at the first `length` coefficients: (groups, length) float32."""
@@ -141,14 +147,14 @@ def expect(
             accumulators[key] = empty_accumulator(model.insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
-        poses = _align(batch, reference, search, pose_table.take(rows), context.search_again[rows], context.threads)
+        poses, compared, seen = _align(batch, reference, search, pose_table.take(rows), rows, key[0], context)
         if not context.marginalise:
             poses = at_heaviest_mode(poses)
         if context.draw is not None:
             poses = drawn(poses, context.draw[rows])
         counted = counted_by_presence(poses) if context.null_class else poses
         insert_poses(batch, counted, plane, model.operators, context.scale, context.threads, accumulators[key])
-        residuals.append(residual_sums(batch, poses, reference, particles.optics[rows], len(model.noise), shells))
+        residuals.append(residual_sums(compared, seen, reference, particles.optics[rows], len(model.noise), shells))
         found.append(PoseTable.of(poses))
         context.advance(len(rows))
     joined = PoseTable(
@@ -174,6 +180,8 @@ class Context:
     null_class: bool = False
     marginalise: bool = True
     draw: np.ndarray | None = None
+    local: Local | None = None
+    is_first: bool = False
 
 
 def at_heaviest_mode(poses: P) -> P:
@@ -196,7 +204,23 @@ def counted_by_presence(poses: P) -> P:
     return replace(poses, weight=poses.weight * expit(poses.log_odds)[:, None])
 
 
-def _align(batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int) -> Poses:
+def _align(
+    batch: Whitened, reference: Reference, search: Search, known: Poses, rows: np.ndarray, half: int, context: Context
+) -> tuple[Poses, Whitened, Poses]:
+    """Poses of a batch; what was compared with the reference, and the poses in its frame: both other than the first only in a local
+    refinement."""
+    local = context.local
+    if local is None:
+        poses = _search_or_climb(batch, reference, search, known, context.search_again[rows], context.threads)
+        return poses, batch, poses
+    compared = batch if local.rest is None else without_rest(batch, local.rest[half], local, rows, reference.plane)
+    seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
+    return back_from(seen, local.fulcrum_px), compared, seen
+
+
+def _search_or_climb(
+    batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int
+) -> Poses:
     """Global search for some images, a climb from known modes for the others; in the batch's order."""
     again = again | (known.weight.sum(axis=1) == 0)
     parts, order = [], []

@@ -86,7 +86,7 @@ def iterate(setup: Setup, state: State) -> State:
     noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
     maps, curve = maximise(setup, totals, share.scale, band)
-    resolved = min(first_shell_below(curve), model.insertion_radius)
+    resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
     if setup.is_relaxed:
         maps, poses = in_one_frame(setup, maps, poses)
     turn_deg = turns_deg(state.poses, poses, model.operators)
@@ -143,7 +143,8 @@ def _context(setup: Setup, state: State) -> Context:
     clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
     draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and state.band.iteration == 0 else None
     null_class = setup.null_class and clear
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, null_class, setup.marginalise, draw)
+    how = null_class, setup.marginalise, draw, setup.local, state.band.iteration == 0
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
 
 
 def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:

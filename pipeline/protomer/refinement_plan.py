@@ -18,7 +18,7 @@ from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import shift_grid
 
 
-def work_of(settings: RefineSettings, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
+def work_of(half_precision: bool, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
     """What decides the memory of the rank with these batches."""
     keys, own = {batch.key for batch in batches}, [batches[n] for n in numbers]
     return Work(
@@ -26,7 +26,7 @@ def work_of(settings: RefineSettings, batches: list[Batch], numbers: range, box:
         box,
         len(keys),
         len({batch.key for batch in own}),
-        settings.half_precision,
+        half_precision,
         threads,
         GRID_ROTATIONS[-1],
         GRID_RADII[-1],
@@ -42,7 +42,7 @@ def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> 
     radius = largest_radius(box)
     folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
     batches = make_batches(particles, folds, settings.seed)
-    works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
+    works = [work_of(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
     most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
     half = most.image_bytes + replace(most, reach=Band.at(box, radius // 2).at_limit.insertion_radius).refinement_bytes
     return Plan(

@@ -12,6 +12,7 @@ from protomer.alignment import IDENTITY
 from protomer.batches import Batch, Key
 from protomer.expectation import Model, PoseTable, counted_by_presence
 from protomer.images import ImageStore
+from protomer.local_alignment import Local
 from protomer.maximisation import solid_sphere
 from protomer.particles import Particles
 from protomer.ranks import Team
@@ -67,6 +68,8 @@ class Setup:
     check_stop: Callable[[], None] = lambda: None
     null_class: bool = False
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)  # (m, 3, 3), the group that is relaxed
+    local: Local | None = None
+    alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
 
     @property
     def is_relaxed(self) -> bool:

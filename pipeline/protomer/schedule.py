@@ -35,6 +35,7 @@ class Band:
     best_resolved: int = 0
     stalled: int = 0  # iterations since best_resolved grew
     is_settled: bool = False
+    first_radius: int = FIRST_RADIUS  # which the second iteration does not pass, since a start may be wrong beyond it
 
     @classmethod
     def at(cls, box: int, limit: int) -> Band:
@@ -66,7 +67,7 @@ class Band:
         mean weight of the heaviest modes."""
         iteration, stalled = self.iteration + 1, 0 if resolved > self.best_resolved else self.stalled + 1
         still = stalled >= 1 and median_turn_deg < SETTLED_SHARE * median_width_deg and abs(certainty_gain) < SETTLED_CERTAINTY
-        radius = min(resolved, FIRST_RADIUS, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
+        radius = min(resolved, self.first_radius, self.limit) if self.iteration == 0 else min(resolved + MARGIN, self.limit)
         return replace(
             self,
             radius=max(radius, min(8, self.limit)),

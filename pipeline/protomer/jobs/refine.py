@@ -12,7 +12,6 @@ from protomer.batches import fold_count, make_batches, share_of_batches
 from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
 from protomer.errors import InputError, SettingsError
-from protomer.events import Events
 from protomer.expectation import at_heaviest_mode
 from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
@@ -25,6 +24,7 @@ from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
 from protomer.refinement import iterate, reconstruct_halves, survey_images
 from protomer.refinement_checkpoint import resume, save
+from protomer.refinement_outcome import posed, report_iteration, warn_of_empty, warn_of_lost
 from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
 from protomer.refinement_setup import Masking, Setup, State
@@ -36,10 +36,6 @@ from protomer.volumes import Halves, Volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 __all__ = ["plan", "run"]
-
-MANY_EMPTY = 0.05
-MANY_LOST = 0.3
-
 
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
     """Load, iterate until settled, reconstruct, measure, save."""
@@ -95,7 +91,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius)
     batches = make_batches(particles, folds, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    work = work_of(settings, batches, numbers, box, job.threads)
+    work = work_of(settings.half_precision, batches, numbers, box, job.threads)
     folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
     store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
     join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
@@ -144,21 +140,6 @@ def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.
     return IDENTITY, group
 
 
-def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
-    """One line in the log."""
-    last = state.history[-1]
-    width_A = setup.store.plane.box * setup.pixel_size_A
-    job.events.event(
-        "iteration",
-        number=last["iteration"],
-        resolution_A=round(width_A / max(last["resolved_shell"], 1), 3),
-        alignment_A=round(width_A / last["alignment_radius"], 3),
-        median_turn_deg=round(last["median_turn_deg"], 4),
-        mean_top_weight=round(last["mean_top_weight"], 4),
-        searched=last["searched"],
-    )
-
-
 def finish(
     setup: Setup,
     state: State,
@@ -196,43 +177,3 @@ def finish(
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
     }
-
-
-def warn_of_empty(presence: np.ndarray, events: Events) -> int:
-    """How many images are likelier noise alone than the particle at any pose; a warning where they are many."""
-    empty = int(np.sum(presence < 0.5))
-    if empty > MANY_EMPTY * len(presence):
-        events.warn(
-            "empty_images",
-            f"{empty} of {len(presence)} images ({100 * empty / len(presence):.0f} %) are likelier noise alone than the particle at any "
-            "pose: junk, or too noisy to tell (class_posterior below 0.5 in particles.h5)",
-        )
-    return empty
-
-
-def warn_of_lost(confidence: Confidence | None, events: Events) -> None:
-    """A warning where many of the images whose poses were known were not found at them."""
-    if confidence is not None and confidence.lost > MANY_LOST:
-        events.warn(
-            "poses_lost",
-            f"of {confidence.images} images made from the refined map, {100 * confidence.lost:.0f} % were found more than 10° from their "
-            "pose: as many of the real ones may be, and the map holds them (pose_posterior in particles.h5)",
-        )
-
-
-def posed(setup: Setup, state: State, confidence: Confidence | None, job: JobRun) -> Particles:
-    """The particles with the poses found, and how far these may be believed."""
-    weight = state.poses.weight[:, 0]
-    factor = np.ones(len(weight)) if confidence is None else confidence.covariance_factor(weight)
-    pixel_A = setup.pixel_size_A
-    unit = np.array([1.0, 1.0, 1.0, pixel_A, pixel_A])
-    scale = np.array([unit[p] * unit[q] for p in range(5) for q in range(p + 1)])
-    posed = setup.particles.with_columns(
-        rotation=state.poses.rotation[:, 0],
-        shift_A=state.poses.shift_px[:, 0] * pixel_A,
-        log_likelihood=state.poses.log_likelihood,
-        pose_covariance=state.poses.covariance * scale * factor[:, None],
-        pose_posterior=weight if confidence is None else confidence.posterior(weight),
-        class_posterior=state.poses.presence,
-    )
-    return replace(posed, has_poses=True, provenance=dict(job.provenance))

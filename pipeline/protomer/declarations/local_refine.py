@@ -1,0 +1,68 @@
+"""local-refine: poses of one part of the particle, near given ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protomer.settings import Input, Job, JobSettings, setting
+
+
+@dataclass(frozen=True)
+class LocalRefineSettings(JobSettings):
+    """Settings of `local-refine`."""
+
+    rotation_prior: float | None = setting(
+        None, "standard deviation about each axis of a Gaussian prior on the turn from the given pose; unset: no prior", unit="deg"
+    )
+    shift_prior: float | None = setting(None, "standard deviation along x and y of a prior on the shift at the fulcrum", unit="A")
+    rotation_extent: float | None = setting(
+        None, "no turn larger than this is taken; unset: 3 standard deviations of the prior, 20 degrees without one", unit="deg"
+    )
+    shift_extent: float | None = setting(
+        None, "no shift at the fulcrum larger than this is taken; unset: 3 standard deviations of the prior, 10 Å without one", unit="A"
+    )
+    recentre_rotations: bool = setting(False, "prior and extent of rotations follow the poses, iteration by iteration (use a prior)")
+    recentre_shifts: bool = setting(False, "prior and extent of shifts follow the poses (use a prior)")
+    fulcrum: str = setting(
+        "mask", "where the part turns about: the mask's centre of mass (mask), the box centre (box), or 'x,y,z' in pixels from its corner"
+    )
+    subtract_on_the_fly: bool = setting(
+        False, "take the rest of the particle, each half's own map outside the mask at the given poses, from the images before comparing"
+    )
+    initial_low_pass: float = setting(12.0, "resolution of the first references", unit="A", minimum=1.0)
+    max_alignment_resolution: float | None = setting(
+        None, "never align to finer detail than this; unset: as far as the masked FSC is above 0.5", unit="A", minimum=0.1
+    )
+    marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
+    extra_passes: int = setting(0, "iterations after convergence", minimum=0)
+    cross_fit_folds: int | None = setting(
+        None, "an image is compared with a map from the other folds of its half (refine --help); unset: by rule", minimum=1
+    )
+    half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
+    mask_mode: str = setting("static", "static: the given mask; dynamic is not in this version", choices=("static",))
+    relaxation: str = setting("none", "symmetry relaxation", choices=("none", "maximise", "marginalise"), later=True)
+    resplit: bool = setting(False, "draw the half-sets anew, by image", later=True)
+    noise_control: bool = setting(False, "a control run on images whose detail is replaced by noise", later=True)
+    non_uniform: bool = setting(False, "non-uniform regularisation", later=True)
+    particle_scale: bool = setting(False, "refine a grey scale per particle", later=True)
+
+
+JOB = Job(
+    name="local-refine",
+    summary="Poses of one part of the particle, near given ones, from half maps and a mask",
+    teaches="Takes particles with poses (symmetry-expanded ones too), the half maps that they made and a mask around one part, and refines "
+    "the poses of that part: each half-set against its own map in the mask, within extents, best under a prior as wide as the part is "
+    "believed to move. The map that comes out is not masked and stays where it was. Without a prior the FSC can rise while poses get "
+    "worse: look at the histograms and the warnings. "
+    "Example: protomer local-refine --particles expanded --volume consensus --mask protomer_mask --set rotation_prior=5deg --output local",
+    inputs=(
+        Input("particles", "particles.h5 with poses, or a job folder", file="particles.h5", required=True),
+        Input("volume", "volume.h5 with half maps, or a job folder", file="volume.h5", alternatives=(".h5",), required=True),
+        Input("mask", "mask around the part that is refined, .mrc", file="mask.mrc", alternatives=(".map",), required=True),
+        Input("symmetry", "point group about the box centre; C1 for expanded particles", file=None, default="C1"),
+        Input("axes", "convention of the group's axes: relion, cryosparc or scipy", file=None, default="relion"),
+    ),
+    settings=LocalRefineSettings,
+    entry="protomer.jobs.local_refine",
+    ranks=True,
+)
