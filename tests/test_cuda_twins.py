@@ -123,7 +123,9 @@ def test_climbs_on_cuda_reach_the_poses_of_the_cpu(bounds: str, given: dict, fou
         assert np.all(turned > np.degrees(EXTENT[0])) and np.all(sums[:, 0] > climbed_on_cpu(given, 0, bounds)[2][:, 0] + 10.0)
     else:
         assert np.all(turned < np.degrees(EXTENT[0])) and np.all(turned > 1.0)
-    assert degrees_between(found[f"{bounds}_rotations"], rotations).max() < 1e-4
+    reached = found[f"{bounds}_rotations"].astype(float)
+    assert degrees_between(reached, rotations).max() < 1e-4
+    np.testing.assert_allclose(reached @ np.swapaxes(reached, 1, 2), np.broadcast_to(np.eye(3), (3, 3, 3)), atol=1e-6)
     np.testing.assert_allclose(found[f"{bounds}_shifts"], shifts, atol=1e-5)
     for s in range(3):
         assert_sums_agree(found[f"{bounds}_sums"][s], sums[s], given["data"][IMAGE[s]])
