@@ -44,7 +44,7 @@ def test_a_start_off_its_axes_is_put_onto_them_and_poses_lie_in_one_asymmetric_u
         protomer(*words, "--symmetry", group, "--output", tmp_path / name, ranks=ranks)
     found = read_particles(tmp_path / "alone/particles.h5")
     errors = pose_errors(found.rotation, found.shift_A, data.truth.rotation, data.truth.shift_A, g)
-    onto = np.abs(np.einsum("ij,gjk->gik", errors.motion.rotation, g) - np.eye(3)).max(axis=(1, 2)).min()
+    onto = np.abs(np.einsum("ij,gjk->gik", errors.frame.rotation, g) - np.eye(3)).max(axis=(1, 2)).min()
     print(f"{group}: median {np.median(errors.angle_deg):.2f} degrees, lost {errors.lost():.3f}, frame off by {onto:.4f}")
     assert np.median(errors.angle_deg) < 3.0 and errors.lost() < 0.05
     trace = np.einsum("gij,nij->ng", g, matrices_from_quaternions(found.rotation))
@@ -73,7 +73,7 @@ def test_the_report_says_what_the_group_gained_over_the_start_and_whether_copies
         found, record = read_particles(tmp_path / name / "particles.h5"), read_map_record(tmp_path / name / "volume.h5")
         errors = pose_errors(found.rotation, found.shift_A, data.truth.rotation, data.truth.shift_A, group)
         mean = Volume((record.half_maps.a.data + record.half_maps.b.data) / 2, PIXEL_A)
-        shells[name] = float(truth_fsc(mean, data.volume, errors.motion, record.fsc_mask)[4:14].mean())
+        shells[name] = float(truth_fsc(mean, data.volume, errors.frame, record.fsc_mask)[4:14].mean())
     print(shells, facts)
     assert shells["c2"] > shells["c1"]
 
