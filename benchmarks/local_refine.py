@@ -4,8 +4,8 @@ python benchmarks/local_refine.py [--model MODEL] [--number 4000] [--box 64] [--
 
 Each chain is a rigid body, turned by 5 degrees rms about each axis and moved by 1 A rms. The refinements start at the true poses of the
 whole particle, with half maps reconstructed from them, and differ in what they are given: a prior of the motion's own width, the rest of
-the particle taken from the images, both, or neither. Errors are of the first chain's rotation; shells are of the FSC in the mask. CPU seconds
-are those of local-refine alone.
+the particle taken from the images, both, or neither. Errors are of the first chain's rotation; the resolution is the corrected FSC's in the
+mask. CPU seconds are those of local-refine alone.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def main() -> None:
             prepare(folder, chosen)
         particles = read_particles(folder / "imported/particles.h5")
         before = median_error_deg(matrices_from_quaternions(particles.rotation), folder, particles.stack_index)
-        print(f"{chosen.number} images of {chosen.box} px at {chosen.pixel_size:g} Å, signal over noise {chosen.snr:g}. Median error of the "
-              f"chain at the poses of the whole: {before:.2f} degrees.\n")
+        print(f"{chosen.number} images of {chosen.box} px at {chosen.pixel_size:g} Å, signal over noise {chosen.snr:g}. Median error of "
+              f"the chain at the poses of the whole: {before:.2f} degrees.\n")
         print("| local refinement with | CPU s | median error, deg | resolution in the mask, Å | warnings |\n|---|---|---|---|---|")
         for name in VARIANTS:
             print(measure(folder, name, chosen.threads), flush=True)
