@@ -71,7 +71,8 @@ class Variant:
 
 
 _NO_OUTLIERS, _NO_SHARE = {"refinement.OUTLIER_SHARE": 0.0}, {"refinement.ONE_IN": NEVER, "refinement.ONE_IN_WHEN_STILL": NEVER}
-_ONLY_ONCE = {"refinement.AGREEMENTS": 0, "refinement.AGREEMENTS_IF_CERTAIN": 0, **_NO_OUTLIERS, **_NO_SHARE}
+_NO_AGREEMENTS = {"refinement.UNCERTAIN_WEIGHT": 0.0, "refinement.AGREEMENTS": 0, "refinement.AGREEMENTS_IF_CERTAIN": 0}
+_ONLY_ONCE = {**_NO_AGREEMENTS, **_NO_OUTLIERS, **_NO_SHARE}
 _ALWAYS = {"refinement.AGREEMENTS": NEVER, "refinement.AGREEMENTS_IF_CERTAIN": NEVER}
 VARIANTS = (
     Variant(FULL, "the engine as it is"),

@@ -108,4 +108,4 @@ def test_a_refinement_states_how_far_its_poses_may_be_believed(tmp_path: Path) -
     observed, stated = np.mean(right & (distance <= 3)), chi2.cdf(3, 3) * particles.pose_posterior.mean()
     print(f"right {right.mean():.3f}, stated {particles.pose_posterior.mean():.3f}; within {observed:.3f}, stated {stated:.3f}")
     assert abs(right.mean() - particles.pose_posterior.mean()) < 0.05
-    assert abs(observed - stated) < 0.05
+    assert -0.05 < observed - stated < 0.15  # of few images the half maps tell little: then rather too wide than too narrow

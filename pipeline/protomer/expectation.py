@@ -44,8 +44,9 @@ class PoseTable:
         return np.asarray(expit(self.log_odds))
 
     @classmethod
-    def empty(cls, number: int, modes: int = MODES) -> PoseTable:
-        """No modes yet."""
+    def empty(cls, number: int, modes: int | None = None) -> PoseTable:
+        """No modes yet; room for MODES of each, or for as many as are said."""
+        modes = MODES if modes is None else modes
         return cls(
             np.zeros((number, modes, 4)),
             np.zeros((number, modes, 2)),

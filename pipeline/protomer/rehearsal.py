@@ -44,7 +44,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
     length = plane.prefix(usable_radius(setup.particles, model.insertion_radius))
     weights, tried, current = model.root_weight(plane, length), [], None
     own = [n for n in setup.numbers if n in chosen]
-    fsc = of_folds(np.array(state.history[-1]["fsc"]), len(setup.keys) // 2)
+    fsc = of_references(np.array(state.history[-1]["fsc"]), len(setup.keys) // 2, setup.join_shell)
     with setup.progress("rehearsing with known poses", sum(len(setup.batches[n].rows) for n in own)) as line:
         for number in own:
             (half, fold), rows = setup.batches[number].key, setup.batches[number].rows
@@ -73,11 +73,12 @@ def sampled_batches(setup: Setup) -> set[int]:
     return set(np.linspace(0, len(setup.batches) - 1, number).round().astype(int).tolist())
 
 
-def of_folds(fsc: np.ndarray, folds: int) -> np.ndarray:
-    """The FSC (s,) that references without one of so many folds have, from that of whole half maps: their SSNR, FSC / (1 - FSC), is that
-    much lower."""
-    kept = 1.0 if folds == 1 else (folds - 1) / folds
-    return np.asarray(kept * fsc / (1.0 - fsc + kept * fsc))
+def of_references(fsc: np.ndarray, folds: int, join_shell: int) -> np.ndarray:
+    """The FSC (s,) that references have, from that of whole half maps: their SSNR, FSC / (1 - FSC), is lower by the fold that they lack,
+    and higher by the other half where the halves are joined."""
+    data = np.full(len(fsc), 1.0 if folds == 1 else (folds - 1) / folds)
+    data[: join_shell + 1] += 1.0
+    return np.asarray(data * fsc / (1.0 - fsc + data * fsc))
 
 
 def possible_truth(own: np.ndarray, other: np.ndarray, fsc: np.ndarray) -> np.ndarray:
