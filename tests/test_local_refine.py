@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors, turned_by
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 from reconstructions import as_particles, rebuilt
-from refinement_runs import protomer, values
+from refinement_runs import protomer, running, values
 from simulated import chain_model
 
 BOX, PIXEL_A, NUMBER = 48, 3.4, 500
@@ -96,6 +97,16 @@ def test_a_protomers_pose_is_found_to_seven_tenths_of_the_consensus_error_and_wi
     first, second = values(folder / "one/particles.h5"), values(folder / "two/particles.h5")
     assert all(first[name] == second[name] for name in first)
     assert np.array_equal(read_volume(folder / "one/map.mrc").data, read_volume(folder / "two/map.mrc").data)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
+    line, output = words(folder, "stopped", *PRIOR), folder / "stopped"
+    with running(line, output) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+    protomer(*line, "--resume")
+    first, second = values(folder / "one/particles.h5"), values(output / "particles.h5")
+    assert all(first[name] == second[name] for name in first)
 
 
 def poses_of(rotation: np.ndarray, shift_px: np.ndarray) -> Poses:

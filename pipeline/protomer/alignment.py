@@ -76,8 +76,7 @@ class Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
         volume_ft = transform_volume(volume, radius, workers=workers)
         quaternions = super_fibonacci_grid(search.grid_rotations)
-        alike = mates if len(mates) > 1 else operators
-        grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike)])
+        grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike(operators, mates))])
         length = plane.prefix(search.grid_radius)
         slices = np.empty((len(grid), 2, length), np.float32)
         extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
@@ -86,7 +85,7 @@ class Reference:
     @property
     def alike(self) -> np.ndarray:
         """The group under which a coarse search cannot, or need not, tell poses apart."""
-        return self.mates if len(self.mates) > 1 else self.operators
+        return alike(self.operators, self.mates)
 
     @property
     def modes(self) -> int:
@@ -115,6 +114,11 @@ class Poses:
     log_likelihood: np.ndarray
     covariance: np.ndarray
     log_odds: np.ndarray
+
+
+def alike(operators: np.ndarray, mates: np.ndarray) -> np.ndarray:
+    """The group of poses that look alike: the mates (m, 3, 3) where a group is relaxed, else the operators (g, 3, 3)."""
+    return mates if len(mates) > 1 else operators
 
 
 def mode_count(mates: np.ndarray) -> int:

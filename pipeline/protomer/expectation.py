@@ -171,7 +171,8 @@ def expect(
 class Context:
     """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, a call per batch that
     tells progress and raises where the run is to stop, whether images count by their probability of holding the particle, and whether at
-    all modes of their posterior or at the heaviest alone."""
+    all modes of their posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior.
+    local: poses are looked for near given ones only; is_first: for the first time."""
 
     search_again: np.ndarray
     scale: float

@@ -6,6 +6,8 @@ import json
 
 from protomer.expectation import Model, PoseTable
 from protomer.job_run import JobRun
+from protomer.refinement import iterate
+from protomer.refinement_outcome import report_iteration
 from protomer.refinement_setup import Setup, State
 from protomer.schedule import Band
 
@@ -35,6 +37,18 @@ def resume(setup: Setup, job: JobRun) -> State | None:
         return None
     band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
-    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates)
+    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates, setup.fulcrum_px)
     poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
     return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
+
+
+def until_settled(setup: Setup, state: State, extra_passes: int, job: JobRun) -> State:
+    """Iterate until the refinement is settled, and some more; each iteration is told, and those before it is settled are checkpointed."""
+    while not state.band.is_settled:
+        state = iterate(setup, state)
+        report_iteration(state, setup, job)
+        save(state, job)
+    for _ in range(extra_passes):
+        state = iterate(setup, state)
+        report_iteration(state, setup, job)
+    return state

@@ -77,6 +77,11 @@ class Setup:
         return len(self.mates) > 1
 
     @property
+    def fulcrum_px(self) -> np.ndarray:
+        """(3,) where references have their origin, x, y, z from the box centre."""
+        return np.zeros(3) if self.local is None else self.local.fulcrum_px
+
+    @property
     def keys(self) -> list[Key]:
         """Halves and folds in their fixed order."""
         return sorted({batch.key for batch in self.batches})

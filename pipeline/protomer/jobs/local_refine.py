@@ -22,9 +22,9 @@ from protomer.local_alignment import Local
 from protomer.local_report import PoseChanges, warn_of_changes, write_report
 from protomer.local_start import given_poses, local_of, mask_in_box, part_of, rest_of, start_fits
 from protomer.particles import Particles
-from protomer.refinement import iterate, reconstruct_halves, survey_images
-from protomer.refinement_checkpoint import resume, save
-from protomer.refinement_outcome import posed, report_iteration
+from protomer.refinement import reconstruct_halves, survey_images
+from protomer.refinement_checkpoint import resume, until_settled
+from protomer.refinement_outcome import posed
 from protomer.refinement_plan import work_of
 from protomer.refinement_setup import Masking, Setup, State
 from protomer.schedule import Band
@@ -49,13 +49,7 @@ def run(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> dict[str,
     noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     state = resume(setup, job) or begin(setup, record, mask, noise, settings)
-    while not state.band.is_settled:
-        state = iterate(setup, state)
-        report_iteration(state, setup, job)
-        save(state, job)
-    for _ in range(settings.extra_passes):
-        state = iterate(setup, state)
-        report_iteration(state, setup, job)
+    state = until_settled(setup, state, settings.extra_passes, job)
     half_maps, together = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
     return finish(setup, state, (half_maps.map(lambda data: Volume(data, pixel_A)), Volume(together, pixel_A)), mask, inputs, job)
 
@@ -103,8 +97,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
 
 def begin(setup: Setup, record: MapRecord, mask: Volume, noise: np.ndarray, settings: LocalRefineSettings) -> State:
     """The first state: each half's own map in the mask, the given poses. Raises InputError where map and poses do not fit the images."""
-    plane, local = setup.store.plane, setup.local
-    assert local is not None
+    plane = setup.store.plane
     limit = plane.radius - 1
     if settings.max_alignment_resolution is not None:
         limit = min(limit, int(plane.box * setup.pixel_size_A / settings.max_alignment_resolution))
@@ -112,7 +105,7 @@ def begin(setup: Setup, record: MapRecord, mask: Volume, noise: np.ndarray, sett
     band = replace(Band.at(plane.box, limit), radius=first, first_radius=limit)
     part = part_of(record, mask, settings.initial_low_pass)
     maps = {key: part[key[0]].astype(np.float32) for key in setup.keys}
-    model = Model(maps, noise, setup.operators, band.insertion_radius, fulcrum_px=local.fulcrum_px)
+    model = Model(maps, noise, setup.operators, band.insertion_radius, fulcrum_px=setup.fulcrum_px)
     state = State(band, model, given_poses(setup.particles, setup.pixel_size_A), np.zeros(len(setup.particles), np.int64))
     start_fits(setup, state, record)
     return state

@@ -22,9 +22,9 @@ from protomer.job_run import Inputs, JobRun
 from protomer.joining import join_shell
 from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
-from protomer.refinement import iterate, reconstruct_halves, survey_images
-from protomer.refinement_checkpoint import resume, save
-from protomer.refinement_outcome import posed, report_iteration, warn_of_empty, warn_of_lost
+from protomer.refinement import reconstruct_halves, survey_images
+from protomer.refinement_checkpoint import resume, until_settled
+from protomer.refinement_outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
 from protomer.refinement_setup import Masking, Setup, State
@@ -44,13 +44,7 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     state = resume(setup, job) or begin(setup, load_start(inputs, settings, setup, job), noise, settings)
-    while not state.band.is_settled:
-        state = iterate(setup, state)
-        report_iteration(state, setup, job)
-        save(state, job)
-    for _ in range(settings.extra_passes):
-        state = iterate(setup, state)
-        report_iteration(state, setup, job)
+    state = until_settled(setup, state, settings.extra_passes, job)
     confidence = rehearse(setup, state) if settings.rehearse else None
     counted = at_heaviest_mode(state.counted_poses) if settings.relaxation == "maximise" else state.counted_poses
     maps = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
