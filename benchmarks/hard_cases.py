@@ -89,7 +89,7 @@ def limit(folder: Path) -> PoseErrors:
         resolved = int(np.argmax(curve < 0.143)) or plane.radius
         band = Band(box, plane.radius - 1, min(resolved + 2, plane.radius - 1), iteration=5)
         model = Model(maps, noise, setup.operators, band.insertion_radius)
-        found = iterate(setup, State(band, model, nothing, np.zeros(number, np.int64)))
+        found = iterate(setup, State(band, model, nothing, np.zeros(number, np.int64), particles.scale))
         noise = found.model.noise
     return errors_of(found.poses.rotation[:, 0], found.poses.shift_px[:, 0] * pixel_A, folder, particles.stack_index)
 

@@ -36,7 +36,7 @@ def climbable_images(rng: np.random.Generator) -> dict[str, np.ndarray]:
     assert cuda_slices.THREADS < len(PLANE) and np.abs(data).max() * np.abs(amplitude).max() < 200.0
     accumulator = insertion.empty_accumulator(PLANE.radius)
     accumulator[:] = rng.integers(-1000, 1000, accumulator.shape)
-    weak = np.tile([5.0, 6.0, 7.0, 0.3, 0.4], (3, 1))
+    weak = np.tile([5.0, 6.0, 7.0, 0.3, 0.4, 1.5, -2.0, 3.0], (3, 1))  # precisions and lever
     return {"volume": volume, "rotations": rotations, "shifts": shifts, "amplitude": amplitude, "data": data, "image": IMAGE,
             "weights": rng.uniform(0.2, 1.0, 3), "scale": np.float64(SCALE), "accumulator": accumulator,
             "magnification": np.array([np.eye(2), [[0.99, 0.02], [-0.03, 0.97]]]),

@@ -23,11 +23,11 @@ from protomer.symmetry import operators
 from protomer.volumes import MapRecord, Volume
 from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
-from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors, turned_by
+from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices, rotation_errors, turned_by
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 from reconstructions import as_particles, rebuilt
 from refinement_runs import protomer, running, values
-from simulated import chain_model
+from simulated import chain_dataset, chain_model
 
 BOX, PIXEL_A, NUMBER = 48, 3.4, 500
 FULCRUM_PX = np.array([9.0, -5.0, 7.0])
@@ -121,7 +121,8 @@ def local_search(rotation_sd: float, shift_sd: float, extent: tuple[float, float
     search = Search(8, 100, 3.0, 1.5, (), plane.radius)
     moved = shift_volume(data.volume.data, -FULCRUM_PX)
     reference = Reference.prepare(moved, plane, plane.radius, IDENTITY, search, 1)
-    local = Local(truth.rotation, truth.shift_A / PIXEL_A, rotation_sd, shift_sd, np.array(extent), FULCRUM_PX, (False, False), 0.03)
+    given, both = (truth.rotation, truth.shift_A / PIXEL_A), (FULCRUM_PX, FULCRUM_PX)
+    local = Local(*given, rotation_sd, shift_sd, np.array(extent), *both, (False, False), 0.03)
     index = np.arange(len(truth))[rows]
     known = poses_of(truth.rotation_matrix[rows], truth.shift_A[rows] / PIXEL_A)
     batch = known_images(data, plane, plane.radius, rows)
@@ -176,12 +177,34 @@ def test_the_covariance_moves_with_the_fulcrum_as_differences_say() -> None:
     np.testing.assert_allclose(stated, sampled[lower], atol=0.06 * np.abs(sampled).max())
 
 
+def test_an_arm_on_a_hinge_shifts_by_less_than_half_as_much_where_the_fulcrum_is_the_hinge() -> None:
+    """The hinge 60 Å from the centre of the arm, which turns by 5 degrees rms about each axis; the poses given are those before that."""
+    number, random, hinge_px = 64, np.random.default_rng(5), np.array([0.0, 60.0, 0.0]) / PIXEL_A
+    data = chain_dataset(number, BOX, PIXEL_A, 0.25)
+    plane, true, true_px = HalfPlane(BOX, largest_radius(BOX)), data.truth.rotation_matrix, data.truth.shift_A / PIXEL_A
+    turns = np.deg2rad(5.0) * random.standard_normal((number, 3))
+    given = np.concatenate([turned_by(-turn, rotation[None]) for turn, rotation in zip(turns, true, strict=True)])
+    given_px = seen_from(given, seen_from(true, true_px, hinge_px), -hinge_px)  # the image of the hinge stays
+    search, batch = Search(8, 100, 3.0, 1.5, (), plane.radius), known_images(data, plane, plane.radius, slice(0, number))
+    reference = Reference.prepare(data.volume.data, plane, plane.radius, IDENTITY, search, 1)
+    changes = []
+    for fulcrum in (np.zeros(3), hinge_px):
+        local = Local(quaternions_from_matrices(given), given_px, 0.1, 2.0, np.array([0.6, 9.0]), fulcrum, np.zeros(3), (False, False), 0.1)
+        found = align_locally(batch, reference, search, poses_of(given, given_px), np.arange(number), local, True)
+        assert np.median(angle_deg(true, found.rotation[:, 0])) < 2.0
+        moved = seen_from(found.rotation[:, 0], found.shift_px[:, 0], fulcrum) - seen_from(given, given_px, fulcrum)
+        changes.append(np.median(np.linalg.norm(moved, axis=1)) * PIXEL_A)
+    print(f"median shift change {changes[0]:.2f} Å about the centre, {changes[1]:.2f} Å at the hinge")
+    assert changes[1] < 0.5 * changes[0]
+
+
 @pytest.mark.parametrize(("more", "said"), [
     (["--set", "rotation_prior=0deg"], "above 0"),
     (["--set", "rotation_prior=5deg", "--set", "rotation_extent=2deg"], "no smaller than"),
     (["--set", "fulcrum=100,3,3"], "in pixels from the corner"),
     (["--set", "fulcrum=middle"], "mask, box, or"),
-    (["--set", "resplit=on"], "resplit"),
+    (["--set", "relaxation=marginalise"], "a group to relax"),
+    (["--symmetry", "C2", "--set", "relaxation=marginalise", "--set", "subtract_on_the_fly=on"], "mate to mate"),
     (["--symmetry", "Q2"], "Q2"),
 ])
 def test_bad_settings_are_refused_before_any_work(folder: Path, more: list[str], said: str) -> None:

@@ -46,7 +46,7 @@ def test_priors_add_a_gaussian_and_pull_towards_their_centre(model: np.ndarray) 
     data, amplitude = whitened(model, true_turns, true_shifts, 18)
     image = np.arange(6)
     precision = np.array([50.0, 50.0, 50.0, 3.0, 4.0])
-    priors = np.concatenate([turns.reshape(6, 9), shifts, np.broadcast_to(precision, (6, 5))], axis=1)
+    priors = np.concatenate([turns.reshape(6, 9), shifts, np.broadcast_to(precision, (6, 5)), np.zeros((6, 3))], axis=1)
     _, _, bare = climb(model, image, true_turns, true_shifts, data, amplitude, 0)
     _, _, sums = climb(model, image, true_turns, true_shifts, data, amplitude, 0, priors)
     away = np.concatenate(
@@ -58,7 +58,7 @@ def test_priors_add_a_gaussian_and_pull_towards_their_centre(model: np.ndarray) 
     np.testing.assert_allclose(sums[:, 6:] - bare[:, 6:], np.broadcast_to(added, (6, 15)), atol=1e-6)
     distances = []
     for factor in (1e-3, 1e3, 1e8):
-        priors[:, 11:] = precision * factor
+        priors[:, 11:16] = precision * factor
         found, found_shifts, _ = climb(model, image, true_turns, true_shifts, data, amplitude, 40, priors)
         distances.append(degrees_between(true_turns, found))
     assert distances[0].max() < 0.1 and np.all(distances[1] > distances[0])
@@ -66,10 +66,40 @@ def test_priors_add_a_gaussian_and_pull_towards_their_centre(model: np.ndarray) 
     assert np.abs(found_shifts - shifts).max() < 0.01
 
 
+def test_a_prior_at_a_fulcrum_has_the_value_and_derivatives_that_differences_say(model: np.ndarray) -> None:
+    true_turns, true_shifts, turns, shifts = starts(4, 21)
+    data, amplitude = whitened(model, true_turns, true_shifts, 21)
+    image, precision, lever = np.arange(4), np.array([50.0, 60.0, 70.0, 3.0, 4.0]), np.array([4.0, -7.0, 9.0])
+    same = np.broadcast_to(np.concatenate([precision, lever]), (4, 8))
+    priors = np.concatenate([turns.reshape(4, 9), shifts, same], axis=1)
+
+    def added(rotations: np.ndarray, shifts_px: np.ndarray) -> np.ndarray:
+        with_prior = climb(model, image, rotations, shifts_px, data, amplitude, 0, priors)[2]
+        return np.asarray(with_prior - climb(model, image, rotations, shifts_px, data, amplitude, 0)[2])
+
+    def expected(rotations: np.ndarray, shifts_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        turn = Rotation.from_matrix(rotations @ np.swapaxes(turns, 1, 2)).as_rotvec()
+        at_fulcrum = shifts_px - shifts - (np.swapaxes(rotations - turns, 1, 2) @ lever)[:, :2]
+        away = np.concatenate([turn, at_fulcrum], axis=1)
+        return -0.5 * (precision * away**2).sum(1), away
+
+    found = added(true_turns, true_shifts)
+    value, away = expected(true_turns, true_shifts)
+    np.testing.assert_allclose(found[:, 0], value, rtol=1e-6)
+    jacobian, step = np.empty((4, 5, 5)), 1e-5
+    for p in range(5):
+        turned = Rotation.from_rotvec(step * np.eye(5)[p, :3]).as_matrix() @ true_turns
+        jacobian[:, :, p] = (expected(turned, true_shifts + step * np.eye(5)[p, 3:])[1] - away) / step
+    jacobian[:, :3, :3] = np.eye(3)  # of the turn itself, to first order
+    np.testing.assert_allclose(found[:, 1:6], -np.einsum("nqp,q,nq->np", jacobian, precision, away), rtol=1e-3, atol=2e-3)
+    normal = np.einsum("nqp,q,nqr->npr", jacobian, precision, jacobian)
+    np.testing.assert_allclose(found[:, 6:], np.stack([normal[:, p, q] for p, q in NORMAL_ROW], axis=1), rtol=1e-3, atol=0.05)
+
+
 def test_no_pose_leaves_its_extent(model: np.ndarray) -> None:
     true_turns, true_shifts, turns, shifts = starts(30, 19)
     data, amplitude = whitened(model, true_turns, true_shifts, 19)
-    priors = np.concatenate([turns.reshape(30, 9), shifts, np.zeros((30, 5))], axis=1)
+    priors = np.concatenate([turns.reshape(30, 9), shifts, np.zeros((30, 8))], axis=1)
     extent = np.array([np.radians(2.0), 0.4])
     found, found_shifts, sums = climb(model, np.arange(30), turns, shifts, data, amplitude, 20, priors, extent)
     _, _, before = climb(model, np.arange(30), turns, shifts, data, amplitude, 0)

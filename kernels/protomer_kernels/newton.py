@@ -36,15 +36,15 @@ def climb_poses(volume, starts, batch, plane, steps, bounds, sums):
 
     volume (n, n, r + 1, 2) float32; starts: image (S,) the row of the batch that each belongs to, rotations (S, 3, 3) and shifts_px (S, 2)
     float64; batch: data (n, 2, >= K), amplitude (n, >= K) float32 and magnification (n, 2, 2) float64; plane: kx, ky (K,) float32 and the
-    box; bounds: priors (S or 1, 16), each the rotation (9) and shift (2) of its centre and the precisions (5), zero where there is
-    none, and the extent (2,), as in pose_steps.py; sums (S, 21): log L, gradient, lower triangle of H at the end.
+    box; bounds: priors (S or 1, 19), each the rotation (9) and shift (2) of its centre, the precisions (5), zero where there is
+    none, and the lever (3), and the extent (2,), as in pose_steps.py; sums (S, 21): log L, gradient, lower triangle of H at the end.
     """
     image, rotations, shifts_px = starts
     data, amplitude, magnification = batch
     priors, extent = bounds
     for s in numba.prange(rotations.shape[0]):
         row = priors[s % priors.shape[0]]
-        own = ((row[:9].reshape(3, 3), row[9:11], row[11:]), extent)
+        own = ((row[:9].reshape(3, 3), row[9:11], row[11:16], row[16:]), extent)
         own_image = (data[image[s]], amplitude[image[s]], magnification[image[s]])
         _climb(volume, (rotations[s], shifts_px[s]), own_image, plane, steps, own, sums[s])
 
@@ -68,7 +68,7 @@ def covariance_and_log_determinant(sums, out):
     return log_determinant
 
 
-NO_PRIOR = np.zeros((1, 16))
+NO_PRIOR = np.zeros((1, 19))
 NO_PRIOR[0, [0, 4, 8]] = 1.0
 NO_EXTENT = np.array([np.pi, 1e6])
 UNBOUNDED = (NO_PRIOR, NO_EXTENT)

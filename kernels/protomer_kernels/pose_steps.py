@@ -6,8 +6,14 @@ d_p,
 
     log L -= precision_p d_p^2 / 2,   gradient_p -= precision_p d_p,   H_pp += precision_p                              (1)
 
-A pose is rotation (3, 3) and shift_px (2,). A prior is its centre's rotation (3, 3) and shift (2,), and the precisions (5,). The extent
-(2,) is how far a pose may lie from that centre, in radians and pixels. Work is factor (5, 5), step (5,) and between (3,).
+Shifts are held by the prior where a fulcrum is seen, at c = `lever` from the origin that poses turn about: there, at the pose R, t beside
+the centre R0, t0, and with its derivative in omega,
+
+    d = t - t0 - ((R - R0)^T c)_xy,    J omega = -(R^T (c x omega))_xy,    and (1) goes with J^T into omega             (2)
+
+A pose is rotation (3, 3) and shift_px (2,). A prior is its centre's rotation (3, 3) and shift (2,), the precisions (5,) and the lever (3,).
+The extent (2,) is how far a pose may lie from that centre, in radians, and in pixels at the fulcrum. Work is factor (5, 5), step (5,) and
+between (3,).
 """
 
 from __future__ import annotations
@@ -26,17 +32,38 @@ SMALLER, LARGER, LARGER_BY = 0.2, 8.0, 0.05  # damping after a step that gained,
 
 @register_jitable
 def add_prior(pose, prior, between, sums):
-    """Adds the Gaussian prior of eq. (1) to the 21 sums."""
-    rotation, shift_px = pose
-    centre, centre_shift_px, precisions = prior
-    rotation_vector_between(centre, rotation, between)
+    """Adds the Gaussian prior of eqs. (1) and (2) to the 21 sums."""
+    rotation, precisions, lever = pose[0], prior[2], prior[3]
+    rotation_vector_between(prior[0], rotation, between)
     half = sums.dtype.type(0.5)
-    for p in range(5):
-        away = between[p] if p < 3 else shift_px[p - 3] - centre_shift_px[p - 3]
-        precision = precisions[p]
+    for p in range(3):
+        sums[0] -= half * precisions[p] * between[p] * between[p]
+        sums[1 + p] -= precisions[p] * between[p]
+        sums[6 + p * (p + 3) // 2] += precisions[p]
+    for p in range(2):
+        away, precision = shift_at_fulcrum(pose, prior, p), precisions[3 + p]
+        between[0] = rotation[2, p] * lever[1] - rotation[1, p] * lever[2]
+        between[1] = rotation[0, p] * lever[2] - rotation[2, p] * lever[0]
+        between[2] = rotation[1, p] * lever[0] - rotation[0, p] * lever[1]
+        row = 6 + (3 + p) * (4 + p) // 2
         sums[0] -= half * precision * away * away
-        sums[1 + p] -= precision * away
-        sums[6 + p * (p + 3) // 2] += precision
+        sums[4 + p] -= precision * away
+        sums[row + 3 + p] += precision
+        for a in range(3):
+            sums[1 + a] -= precision * away * between[a]
+            sums[row + a] += precision * between[a]
+            for b in range(a + 1):
+                sums[6 + a * (a + 1) // 2 + b] += precision * between[a] * between[b]
+
+
+@register_jitable
+def shift_at_fulcrum(pose, prior, p):
+    """Component p of d of eq. (2)."""
+    rotation, centre, lever = pose[0], prior[0], prior[3]
+    away = pose[1][p] - prior[1][p]
+    for i in range(3):
+        away -= (rotation[i, p] - centre[i, p]) * lever[i]
+    return away
 
 
 @register_jitable
@@ -78,7 +105,7 @@ def solve_damped(sums, damping, factor, step):
 def within_extent(pose, prior, extent, between):
     """Whether a pose lies within the extent of the prior's centre."""
     rotation_vector_between(prior[0], pose[0], between)
-    x, y = pose[1][0] - prior[1][0], pose[1][1] - prior[1][1]
+    x, y = shift_at_fulcrum(pose, prior, 0), shift_at_fulcrum(pose, prior, 1)
     turned = between[0] * between[0] + between[1] * between[1] + between[2] * between[2]
     return turned <= extent[0] * extent[0] and x * x + y * y <= extent[1] * extent[1]
 

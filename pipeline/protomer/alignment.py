@@ -15,7 +15,7 @@ from protomer_kernels.posterior import distinct_modes, mode_weights, presence_lo
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
 from protomer_kernels.slices import extract_slices, transform_volume
 
-Bounds = tuple[np.ndarray, np.ndarray]  # of a climb: priors (1 or n, 16) and extent (2,), as newton.climb_poses takes them
+Bounds = tuple[np.ndarray, np.ndarray]  # of climbs from starts (n, m): priors (n, m, 19), or (1, 19) for all, and extent (2,) (newton.py)
 IDENTITY = np.eye(3)[None]
 MODES = 4
 SAME_MODE_RAD = 0.12
@@ -157,7 +157,7 @@ def refine_modes(
     present: np.ndarray,
     bounds: Bounds = UNBOUNDED,
 ) -> Poses:
-    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct. bounds: priors (n, 16) and extent (2,)."""
+    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct. bounds: priors and extent."""
     sums = climb_starts(batch, reference, rotation, shift, present, (search.final_radius, search.final_steps), bounds)
     number, modes = present.shape
     covariance = np.empty((number * modes, 15))
@@ -193,7 +193,7 @@ def climb_starts(
     image, start = np.nonzero(present)
     turned, moved, found = rotation[image, start], shift[image, start], np.empty((len(image), SUMS))
     priors, extent = bounds
-    own = (np.ascontiguousarray(priors if len(priors) == 1 else priors[image]), extent)
+    own = (priors if priors.ndim == 2 else np.ascontiguousarray(priors[image, start]), extent)
     climb_poses(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, own, found)
     rotation[image, start], shift[image, start] = turned, moved
     sums = np.zeros((*present.shape, SUMS))

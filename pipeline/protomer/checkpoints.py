@@ -19,6 +19,10 @@ class Checkpoint:
     def __init__(self, path: Path, identity: str, team: Team) -> None:
         self.path, self._identity, self._team = path, identity, team
 
+    def beside(self, name: str) -> Checkpoint:
+        """A second checkpoint of the same run, in another file of its folder; whoever asks for it removes it."""
+        return Checkpoint(self.path.with_name(name), self._identity, self._team)
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a state of arrays, whole numbers, floats, switches and strings, replacing the last one at once.
 

@@ -87,14 +87,16 @@ class Model:
     operators: np.ndarray
     insertion_radius: int
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)
-    fulcrum_px: np.ndarray = field(default_factory=lambda: np.zeros(3))  # where references have their origin, from the box centre
+    origin_px: np.ndarray = field(default_factory=lambda: np.zeros(3))  # where references have their origin, from the box centre
 
     def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int) -> Reference:
-        """The map of a half and fold, to compare images with, its fulcrum in the box centre."""
-        volume = self.maps[key]
-        if self.fulcrum_px.any():
-            volume = shift_volume(volume, -self.fulcrum_px * len(volume) / plane.box)
+        """The map of a half and fold, to compare images with, its origin in the box centre."""
+        volume = self.about_origin(self.maps[key], plane)
         return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, threads, self.mates)
+
+    def about_origin(self, volume: np.ndarray, plane: HalfPlane) -> np.ndarray:
+        """A map of the images' field of view with the origin of references moved to the box centre."""
+        return shift_volume(volume, -self.origin_px * len(volume) / plane.box) if self.origin_px.any() else volume
 
     def root_weight(self, plane: HalfPlane, length: int) -> np.ndarray:
         """sqrt(m) / sigma at the first `length` coefficients: (groups, length) float32."""
@@ -103,10 +105,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What one rank's share of the E-step gives: poses (rows in the order of its batches), residual sums of each batch
-    (b, groups, 3, shells), and one accumulator for each half and fold that it met."""
+    """What one rank's share of the E-step gives: poses and grey sums (n, 2) of Re(X* M) and |M|^2 (rows in the order of its batches),
+    residual sums of each batch (b, groups, 3, shells), and one accumulator for each half and fold that it met."""
 
     poses: PoseTable
+    grey: np.ndarray
     residuals: np.ndarray
     accumulators: dict[Key, np.ndarray]
     scale: float
@@ -137,7 +140,7 @@ def expect(
     plane, shells = store.plane, model.noise.shape[1]
     length = plane.prefix(usable_radius(particles, model.insertion_radius))
     weights = model.root_weight(plane, length)
-    found, residuals, accumulators = [], [], {}
+    found, grey, residuals, accumulators = [], [np.zeros((0, 2))], [], {}
     reference: Reference | None = None
     current: Key | None = None
     for number, crops in store.stream(numbers):
@@ -155,7 +158,9 @@ def expect(
             poses = drawn(poses, context.draw[rows])
         counted = counted_by_presence(poses) if context.null_class else poses
         insert_poses(batch, counted, plane, model.operators, context.scale, context.threads, accumulators[key])
-        residuals.append(residual_sums(compared, seen, reference, particles.optics[rows], len(model.noise), shells))
+        sums = residual_sums(compared, seen, reference, shells)
+        residuals.append(by_group(sums, particles.optics[rows], len(model.noise)))
+        grey.append(sums[:, 1:, 1:].sum(axis=2))
         found.append(PoseTable.of(poses))
         context.advance(len(rows))
     joined = PoseTable(
@@ -164,7 +169,8 @@ def expect(
             for name in PoseTable.__dataclass_fields__
         )
     )
-    return Expectation(joined, np.array(residuals).reshape(-1, len(model.noise), 3, shells), accumulators, context.scale)
+    residual = np.array(residuals).reshape(-1, len(model.noise), 3, shells)
+    return Expectation(joined, np.concatenate(grey), residual, accumulators, context.scale)
 
 
 @dataclass(frozen=True)
@@ -215,9 +221,9 @@ def _align(
     if local is None:
         poses = _search_or_climb(batch, reference, search, known, context.search_again[rows], context.threads)
         return poses, batch, poses
-    compared = batch if local.rest is None else without_rest(batch, local.rest[half], local, rows, reference.plane)
+    compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
-    return back_from(seen, local.fulcrum_px), compared, seen
+    return back_from(seen, local.origin_px), compared, seen
 
 
 def _search_or_climb(
@@ -267,8 +273,8 @@ def insert_poses(
         insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 
-def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np.ndarray, groups: int, shells: int) -> np.ndarray:
-    """Sums by optics group and shell of what residual_power gives at the heaviest mode: (groups, 3, shells)."""
+def residual_sums(batch: Whitened, poses: Poses, reference: Reference, shells: int) -> np.ndarray:
+    """Sums by image and shell of what residual_power gives at the heaviest mode: (n, 3, shells)."""
     plane, length = reference.plane, batch.amplitude.shape[1]
     slices = np.empty_like(batch.data)
     rotations = batch.magnified(poses.rotation[:, 0], np.arange(len(batch.data))).astype(np.float32)
@@ -276,4 +282,9 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, group: np
     each = np.empty((len(batch.data), 3, shells))
     shift = np.ascontiguousarray(poses.shift_px[:, 0])
     residual_power(slices, shift, batch.arrays, plane.arrays(length), plane.shell[:length], each)
+    return each
+
+
+def by_group(each: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Sums (n, ...) of images added up by optics group (n,): (groups, ...)."""
     return np.stack([each[group == g].sum(axis=0) for g in range(groups)])

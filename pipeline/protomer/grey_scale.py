@@ -32,7 +32,7 @@ def calibrate(setup: Setup, state: State) -> Model:
 def _fit_scale(setup: Setup, state: State, number: int) -> float:
     """The factor by which the map of the batch's half must be multiplied."""
     key, rows, plane = setup.batches[number].key, setup.batches[number].rows, setup.store.plane
-    groups, shells = state.model.noise.shape
+    shells = state.model.noise.shape[1]
     search = state.band.search(setup.shift_extent_px)
     length = plane.prefix(usable_radius(setup.particles, search.final_radius))
     transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
@@ -47,7 +47,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     for _ in range(ROUNDS):
         reference = unscaled.scaled(scale)
         poses = search_globally(batch, reference, search, setup.threads)
-        sums = residual_sums(batch, poses, reference, setup.particles.optics[rows], groups, shells)
+        sums = residual_sums(batch, poses, reference, shells)
         part = sums[:, :, 1 : search.grid_radius].sum(axis=(0, 2))
         scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))
     return scale

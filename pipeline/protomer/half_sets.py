@@ -43,9 +43,12 @@ def warn_of_small_halves(half: np.ndarray, events: Events) -> None:
                     "and the map, their plain mean, is worse than all images together could make it")
 
 
-def draw_halves(particles: Particles, split_by: str, seed: int) -> np.ndarray:
-    """Half-set (n,) int8 from a hash of (seed, image | micrograph | filament). Raises InputError where the column it needs is missing."""
-    half = (uniform(seed, _keys(particles, split_by), PURPOSE) >= 0.5).astype(np.int8)
+def draw_halves(particles: Particles, split_by: str, seed: int, purpose: str = PURPOSE) -> np.ndarray:
+    """Half-set (n,) int8 from a hash of (seed, image | micrograph | filament); another purpose is another draw.
+
+    Raises InputError where the column it needs is missing.
+    """
+    half = (uniform(seed, _keys(particles, split_by), purpose) >= 0.5).astype(np.int8)
     if len(half) > 1 and half.min() == half.max():
         raise InputError(f"with seed {seed} all {len(half)} rows fell into one half-set", f"more than a few different {split_by}s, or luck",
                          f"give another --seed, or another split_by than {split_by}")

@@ -27,6 +27,7 @@ from protomer.output import writing_atomically
 from protomer.particles import Particles
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.half_plane import HalfPlane, transform_images
+from protomer_kernels.slices import extract_slices
 
 READ_AT_ONCE = 64
 
@@ -198,6 +199,17 @@ class Whitened:
         turned = rotations.copy()
         turned[:, :, :2] = rotations[:, :, :2] @ self.magnification[image]
         return turned
+
+    def of_map(self, volume_ft: np.ndarray, rotations: np.ndarray, shift_px: np.ndarray, plane: HalfPlane) -> np.ndarray:
+        """What the images would be without noise, (n, 2, K): a map's transform (transform_volume) seen at rotations (n, 3, 3) and shifts
+        (n, 2), under the images' amplitudes."""
+        number, length = self.amplitude.shape
+        slices = np.empty((number, 2, length), np.float32)
+        kx, ky = plane.kx[:length], plane.ky[:length]
+        extract_slices(volume_ft, self.magnified(rotations, np.arange(number)).astype(np.float32), kx, ky, slices)
+        turns = shift_px @ np.stack([kx, ky]).astype(np.float64) / plane.box
+        image = self.amplitude * (slices[:, 0] + 1j * slices[:, 1]) * np.exp(2j * np.pi * turns)
+        return np.stack([image.real, image.imag], axis=1).astype(np.float32)
 
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""

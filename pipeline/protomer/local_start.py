@@ -1,30 +1,23 @@
-"""What a local refinement starts from: given poses, half maps in the mask, prior, extents and fulcrum; and whether they fit the images."""
+"""What a local refinement is given: mask, fulcrum, prior and extents; the part and the rest of the half maps; new half-sets."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from protomer.alignment import MODES
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.events import Events
-from protomer.expectation import PoseTable, residual_sums
 from protomer.finishing import require_mask_values
-from protomer.images import contrast_transfer, whiten
-from protomer.local_alignment import Local
+from protomer.half_sets import draw_halves
+from protomer.local_alignment import Local, Rest
 from protomer.particles import Particles
-from protomer.refinement_setup import Setup, State
 from protomer.refinement_start import resampled
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import low_pass
-from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 from protomer_kernels.slices import transform_volume
 
 EXTENT_SD, ROTATION_EXTENT_DEG, SHIFT_EXTENT_A = 3.0, 20.0, 10.0
 SPREAD_DEG = 3.0  # of the first starts about the given pose, without a prior
-LEAST_FIT_SIGMAS = 5.0  # of the first batches' agreement with the map
 
 
 def mask_in_box(mask: Volume, name: str, box: int, pixel_A: float, events: Events) -> Volume:
@@ -48,9 +41,7 @@ def fulcrum_of(settings: LocalRefineSettings, mask: Volume) -> np.ndarray:
     if settings.fulcrum == "box":
         return np.zeros(3)
     if settings.fulcrum == "mask":
-        axis = np.arange(box) - box // 2
-        weight = mask.data.astype(np.float64)
-        return np.array([np.tensordot(weight.sum(axis=others), axis, 1) for others in ((0, 1), (0, 2), (1, 2))]) / weight.sum()
+        return centre_of_mass_px(mask.data)
     try:
         point = np.array([float(part) for part in settings.fulcrum.split(",")])
     except ValueError:
@@ -59,6 +50,13 @@ def fulcrum_of(settings: LocalRefineSettings, mask: Volume) -> np.ndarray:
         raise SettingsError(f"fulcrum {settings.fulcrum!r}", f"mask, box, or x,y,z in pixels from the corner of a box of {box}",
                             "write fulcrum=32,40,28")
     return np.asarray(point - box // 2)
+
+
+def centre_of_mass_px(weight: np.ndarray) -> np.ndarray:
+    """(3,) x, y, z from the box centre of a map (D, D, D) of no negative values; the box centre where all are 0."""
+    axis, total = np.arange(len(weight)) - len(weight) // 2, float(weight.sum(dtype=np.float64))
+    moments = [np.tensordot(weight.sum(axis=others, dtype=np.float64), axis, 1) for others in ((0, 1), (0, 2), (1, 2))]
+    return np.array(moments) / (total or 1.0)
 
 
 def local_of(particles: Particles, settings: LocalRefineSettings, mask: Volume) -> Local:
@@ -81,8 +79,10 @@ def local_of(particles: Particles, settings: LocalRefineSettings, mask: Volume) 
         np.inf if settings.shift_prior is None else settings.shift_prior / pixel_A,
         np.array([np.deg2rad(rotation_deg), shift_A / pixel_A]),
         fulcrum_of(settings, mask),
+        centre_of_mass_px(mask.data),
         (settings.recentre_rotations, settings.recentre_shifts),
         float(np.deg2rad(min(spread, 0.5 * rotation_deg))),
+        takes_rest=settings.subtract_on_the_fly,
     )
 
 
@@ -90,54 +90,34 @@ def _extent(given: float | None, prior: float | None, without: float) -> float:
     return given if given is not None else without if prior is None else EXTENT_SD * prior
 
 
+def halves_in_frame(record: MapRecord, mask: Volume) -> Halves[Volume]:
+    """The given half maps in the mask's box and voxel size."""
+    return record.half_maps.map(lambda half: Volume(resampled(half, mask.box, mask.voxel_size_A), mask.voxel_size_A))
+
+
 def part_of(record: MapRecord, mask: Volume, initial_low_pass_A: float) -> Halves[np.ndarray]:
     """The first references: each half map, low-passed, in the mask."""
     box, pixel_A = mask.box, mask.voxel_size_A
-    return record.half_maps.map(lambda half: low_pass(resampled(half, box, pixel_A), box * pixel_A / initial_low_pass_A, 2.0) * mask.data)
+    return halves_in_frame(record, mask).map(lambda half: low_pass(half.data, box * pixel_A / initial_low_pass_A, 2.0) * mask.data)
 
 
-def rest_of(record: MapRecord, mask: Volume, radius: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """By half, the transform of its own map outside the mask, low-passed where the half maps agree."""
+def rest_of(record: MapRecord, mask: Volume, radius: int, threads: int) -> Rest:
+    """Each half's own map outside the mask, low-passed where the half maps agree."""
     box, pixel_A = mask.box, mask.voxel_size_A
     finest_A = record.fsc.resolution_A_at("corrected") if record.fsc is not None else np.inf
     shells = box * pixel_A / finest_A if np.isfinite(finest_A) else radius
-    outside = record.half_maps.map(lambda half: low_pass(resampled(half, box, pixel_A), min(shells, radius), 2.0) * (1.0 - mask.data))
-    a, b = outside.map(lambda data: transform_volume(data.astype(np.float32), radius, workers=threads))
-    return a, b
+    known = halves_in_frame(record, mask).map(lambda half: low_pass(half.data, min(shells, radius), 2.0))
+    outside = known.map(lambda data: (data * (1.0 - mask.data)).astype(np.float32))
+    a, b = outside.map(lambda data: transform_volume(data, radius, workers=threads))
+    # signal alone is common to both halves; noise would make the rest, the larger, heavier than it is
+    mass, part = np.maximum(outside.a * outside.b, 0.0), known.a * known.b * mask.data**2
+    mobility = min(1.0, float(np.sqrt(max(part.sum(dtype=np.float64), 0.0) / max(mass.sum(dtype=np.float64), 1e-30))))
+    return Rest((a, b), centre_of_mass_px(mass), mobility)
 
 
-def given_poses(particles: Particles, pixel_A: float) -> PoseTable:
-    """The particles' own poses as the first mode of each."""
-    number = len(particles)
-    table = PoseTable.empty(number, MODES)
-    rotation, shift, weight = np.tile(particles.rotation[:, None], (1, MODES, 1)), table.shift_px.copy(), table.weight.copy()
-    rotation = quaternions_from_matrices(matrices_from_quaternions(rotation).reshape(-1, 3, 3)).reshape(number, MODES, 4)
-    shift[:], weight[:, 0] = particles.shift_A[:, None] / pixel_A, 1.0
-    return replace(table, rotation=rotation, shift_px=shift, weight=weight, log_likelihood=np.zeros(number))
-
-
-def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
-    """By how many standard deviations the first batch of each half agrees better with the whole map of its half at the given poses than at
-    one another's. Raises InputError where it hardly does: the poses are not this map's."""
-    plane, groups = setup.store.plane, state.model.noise.shape[0]
-    whole = record.half_maps.map(lambda half: resampled(half, plane.box, setup.pixel_size_A))
-    model = replace(state.model, maps={key: whole[key[0]] for key in setup.keys}, fulcrum_px=np.zeros(3))
-    search, length = state.band.search(setup.shift_extent_px), plane.prefix(model.insertion_radius)
-    firsts = [next(n for n, batch in enumerate(setup.batches) if batch.key[0] == half) for half in (0, 1)]
-    own = []
-    for number in (n for n in firsts if n in setup.numbers):
-        rows = setup.batches[number].rows
-        transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-        batch = whiten(setup.store.load(number), transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
-        reference = model.reference(setup.batches[number].key, plane, search, setup.threads)
-        sums = [residual_sums(batch, state.poses.take(poses), reference, setup.particles.optics[rows], groups, model.noise.shape[1])
-                for poses in (rows, np.roll(rows, len(rows) // 2))]
-        given, others = (s[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)) for s in sums)
-        own.append([given[0] - others[0], given[1] + others[1]])
-    better, variance = setup.team.gather_rows(np.array(own).reshape(-1, 2)).sum(axis=0)
-    sigmas = float(better / np.sqrt(max(variance, 1e-30)))
-    if sigmas < LEAST_FIT_SIGMAS:
-        raise InputError(f"the images do not agree with the map at the given poses better than at one another's ({sigmas:.1f} standard "
-                         "deviations)", "the map that these poses made, in the same frame",
-                         "give the volume.h5 of the job that the particles come from")
-    return sigmas
+def split_anew(particles: Particles, seed: int, events: Events) -> Particles:
+    """The particles with half-sets drawn anew, by image; says that this is no longer gold standard."""
+    half = draw_halves(particles, "image", seed, "split anew")
+    events.warn("split_anew", f"the half-sets were drawn anew ({int(np.sum(half != particles.half))} of {len(half)} rows changed sides): "
+                "the given poses come from the old ones, so this FSC is not gold standard; compare it with that of the old halves")
+    return particles.with_columns(half=half)

@@ -24,8 +24,9 @@ from protomer.maximisation import (
     unregularised,
     working_box,
 )
+from protomer.particle_scale import refined_scale
 from protomer.randomness import uniform
-from protomer.refinement_setup import MASK_FRACTION, Setup, State
+from protomer.refinement_setup import MASK_FRACTION, Setup, State, at_scales
 from protomer.relaxation import frame_of_second_half, turned_half, turned_map
 from protomer.schedule import Band
 from protomer.volumes import Halves
@@ -70,6 +71,7 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
 
 def iterate(setup: Setup, state: State) -> State:
     """One iteration of expectation-maximisation."""
+    setup = at_scales(setup, state)
     band, model = state.band, state.model
     context = _context(setup, state)
     search = band.search(setup.shift_extent_px)
@@ -83,6 +85,7 @@ def iterate(setup: Setup, state: State) -> State:
             setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance)
         )
     poses = _gather_poses(setup, share.poses)
+    scale = refined_scale(state.scale, in_table_order(setup, share.grey)) if setup.particle_scale else state.scale
     noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
     totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
     maps, curve = maximise(setup, totals, share.scale, band)
@@ -113,7 +116,7 @@ def iterate(setup: Setup, state: State) -> State:
         "noise": noise.round(8).tolist(),
     }
     model = replace(model, maps=maps, noise=noise, insertion_radius=after.insertion_radius)
-    return State(after, model, poses, agreed, [*state.history, record])
+    return State(after, model, poses, agreed, scale, [*state.history, record])
 
 
 def in_one_frame(setup: Setup, maps: dict[Key, np.ndarray], poses: PoseTable) -> tuple[dict[Key, np.ndarray], PoseTable]:
@@ -155,13 +158,15 @@ def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndar
 
 def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
     """Every rank's rows, back in the order of the particle table, on every rank."""
-    columns = []
-    for name in PoseTable.__dataclass_fields__:
-        gathered = setup.team.gather_rows(getattr(share, name))
-        column = np.empty_like(gathered)
-        column[setup.row_order] = gathered
-        columns.append(column)
-    return PoseTable(*columns)
+    return PoseTable(*(in_table_order(setup, getattr(share, name)) for name in PoseTable.__dataclass_fields__))
+
+
+def in_table_order(setup: Setup, share: np.ndarray) -> np.ndarray:
+    """Rows of every rank's batches, gathered and put into the order of the particle table, on every rank."""
+    gathered = setup.team.gather_rows(share)
+    column = np.empty_like(gathered)
+    column[setup.row_order] = gathered
+    return column
 
 
 def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np.ndarray, float]:

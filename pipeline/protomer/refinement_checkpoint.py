@@ -24,6 +24,7 @@ def save(state: State, job: JobRun) -> None:
             **maps,
             "noise": state.model.noise,
             "agreed": state.agreed,
+            "scale": state.scale,
             "insertion_radius": state.model.insertion_radius,
             "history": json.dumps(state.history),
         }
@@ -37,18 +38,18 @@ def resume(setup: Setup, job: JobRun) -> State | None:
         return None
     band = Band(**{name: saved[f"band_{name}"] for name in Band.__dataclass_fields__})
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
-    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates, setup.fulcrum_px)
+    model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates, setup.origin_px)
     poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
-    return State(band, model, poses, saved["agreed"], json.loads(saved["history"]))
+    return State(band, model, poses, saved["agreed"], saved["scale"], json.loads(saved["history"]))
 
 
-def until_settled(setup: Setup, state: State, extra_passes: int, job: JobRun) -> State:
+def until_settled(setup: Setup, state: State, extra_passes: int, job: JobRun, told_as: str = "iteration") -> State:
     """Iterate until the refinement is settled, and some more; each iteration is told, and those before it is settled are checkpointed."""
     while not state.band.is_settled:
         state = iterate(setup, state)
-        report_iteration(state, setup, job)
+        report_iteration(state, setup, job, told_as)
         save(state, job)
     for _ in range(extra_passes):
         state = iterate(setup, state)
-        report_iteration(state, setup, job)
+        report_iteration(state, setup, job, told_as)
     return state

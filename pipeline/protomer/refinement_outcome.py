@@ -16,12 +16,12 @@ MANY_EMPTY = 0.05
 MANY_LOST = 0.3
 
 
-def report_iteration(state: State, setup: Setup, job: JobRun) -> None:
+def report_iteration(state: State, setup: Setup, job: JobRun, told_as: str) -> None:
     """One line in the log."""
     last = state.history[-1]
     width_A = setup.store.plane.box * setup.pixel_size_A
     job.events.event(
-        "iteration",
+        told_as,
         number=last["iteration"],
         resolution_A=round(width_A / max(last["resolved_shell"], 1), 3),
         alignment_A=round(width_A / last["alignment_radius"], 3),

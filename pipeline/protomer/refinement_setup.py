@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
 
 @dataclass(frozen=True)
 class Masking:
-    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map."""
+    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map (in the given one, if any)."""
 
     mode: str = "none"
     threshold: float = 0.2
@@ -37,13 +37,13 @@ class Masking:
 
     def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
         """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
-        box = len(half_maps.a)
-        if self.mode == "static" and self.given is not None:
-            return np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
+        box, given = len(half_maps.a), np.ones((1, 1, 1), np.float32)
+        if self.given is not None:
+            given = np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
         if self.mode != "dynamic" or resolution_A > self.from_A:
-            return np.ones((1, 1, 1), np.float32)
-        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION)
-        return dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
+            return given
+        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION) * given
+        return given * dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Setup:
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)  # (m, 3, 3), the group that is relaxed
     local: Local | None = None
     alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
+    particle_scale: bool = False  # whether each particle's grey scale is refined
 
     @property
     def is_relaxed(self) -> bool:
@@ -77,9 +78,9 @@ class Setup:
         return len(self.mates) > 1
 
     @property
-    def fulcrum_px(self) -> np.ndarray:
+    def origin_px(self) -> np.ndarray:
         """(3,) where references have their origin, x, y, z from the box centre."""
-        return np.zeros(3) if self.local is None else self.local.fulcrum_px
+        return np.zeros(3) if self.local is None else self.local.origin_px
 
     @property
     def keys(self) -> list[Key]:
@@ -100,6 +101,7 @@ class State:
     model: Model
     poses: PoseTable
     agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
+    scale: np.ndarray  # (N,) grey scale of each particle
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -108,3 +110,8 @@ class State:
         if not (self.history and self.history[-1]["null_class"]):
             return self.poses
         return counted_by_presence(self.poses)
+
+
+def at_scales(setup: Setup, state: State) -> Setup:
+    """The setup with the particles at the grey scales found so far."""
+    return replace(setup, particles=setup.particles.with_columns(scale=state.scale)) if setup.particle_scale else setup

@@ -48,7 +48,7 @@ def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSe
     band = Band.at(plane.box, limit)
     model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius, setup.mates)
     number = len(setup.particles)
-    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64))
+    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64), setup.particles.scale)
     return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 

@@ -8,24 +8,30 @@ the two halves and FSC that of their half maps, in each shell
 
 The bracket is orthogonal to A by construction, so that A remains the best guess of T, and it lies where the map's errors lie. The power of
 T follows from A being a Wiener estimate: <A, A> = FSC <T, T>. The halves meet in (1), but nothing of it goes back into maps or poses.
+
+In a local refinement T is the part, at the found poses, beside a rest that moves about the given ones as the part does (less, where it is
+the heavier one); the search begins anew at the given poses.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import scipy.fft
 
 from protomer.aberrations import usable_radius
-from protomer.alignment import Poses, search_globally
+from protomer.alignment import IDENTITY, Poses, Reference, Search, search_globally
 from protomer.confidence import Confidence, TriedPoses, full_covariance
 from protomer.images import Whitened, contrast_transfer, whiten
+from protomer.local_alignment import Local, Rest, align_locally, seen_from
 from protomer.randomness import generator
 from protomer.refinement_setup import Setup, State
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.rotations import rotation_errors
+from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from protomer_kernels.shells import shell_cross_sums
-from protomer_kernels.slices import extract_slices, transform_volume
+from protomer_kernels.slices import transform_volume
 
 MOST_IMAGES, ONE_IN = 1024, 4
 LEAST_FSC, MOST_FSC = 0.02, 0.999
@@ -51,13 +57,14 @@ def rehearse(setup: Setup, state: State) -> Confidence:
             if current != (half, fold):
                 current = half, fold
                 truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], fsc)
-                truth_ft = transform_volume(truth, model.insertion_radius, workers=setup.threads)
+                truth_ft = transform_volume(model.about_origin(truth, plane), model.insertion_radius, workers=setup.threads)
                 reference = model.reference((half, fold), plane, search, setup.threads)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
-            poses = state.poses.take(rows)
-            batch = imagined(nothing, truth_ft, poses, plane, generator(setup.seed, number, "rehearsal"))
-            tried.append(compared(poses, search_globally(batch, reference, search, setup.threads), model.operators, setup.pixel_size_A))
+            true = seen_in_reference(setup, state.poses.take(rows))
+            batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"))
+            found = search_anew(setup, batch, reference, search, true, rows, half)
+            tried.append(compared(true, found, model.operators, setup.pixel_size_A))
             line.advance(len(rows))
             setup.check_stop()
     empty = TriedPoses(np.zeros((0, 5)), np.zeros((0, 5, 5)), np.zeros(0))
@@ -96,15 +103,40 @@ def possible_truth(own: np.ndarray, other: np.ndarray, fsc: np.ndarray) -> np.nd
 
 def imagined(nothing: Whitened, truth_ft: np.ndarray, poses: Poses, plane: HalfPlane, random: np.random.Generator) -> Whitened:
     """A batch whose images show the structure at the poses' first modes under their CTFs, with white noise of the whitened images' size."""
-    number, length = nothing.amplitude.shape
-    slices = np.empty((number, 2, length), np.float32)
-    rotations = nothing.magnified(poses.rotation[:, 0], np.arange(number)).astype(np.float32)
-    kx, ky = plane.kx[:length], plane.ky[:length]
-    extract_slices(truth_ft, rotations, kx, ky, slices)
-    turns = (poses.shift_px[:, 0] @ np.stack([kx, ky]).astype(np.float64)) / plane.box
-    image = nothing.amplitude * (slices[:, 0] + 1j * slices[:, 1]) * np.exp(2j * np.pi * turns)
-    noise = random.standard_normal((number, 2, length), np.float32)
-    return Whitened(np.stack([image.real, image.imag], axis=1).astype(np.float32) + noise, nothing.amplitude, nothing.magnification)
+    noise = random.standard_normal(nothing.data.shape, np.float32)
+    image = nothing.of_map(truth_ft, poses.rotation[:, 0], poses.shift_px[:, 0], plane)
+    return replace(nothing, data=image + noise)
+
+
+def seen_in_reference(setup: Setup, poses: Poses) -> Poses:
+    """Poses in the frame of the references."""
+    if setup.local is None:
+        return poses
+    return replace(poses, shift_px=seen_from(poses.rotation, poses.shift_px, setup.local.origin_px))
+
+
+def search_anew(
+    setup: Setup, batch: Whitened, reference: Reference, search: Search, true: Poses, rows: np.ndarray, half: int
+) -> Poses:
+    """Poses of imagined images, in the frame of the references, found as if nothing were known of them but what the job was given."""
+    local = setup.local
+    if local is None:
+        return search_globally(batch, reference, search, setup.threads)
+    if local.rest is not None:
+        batch = replace(batch, data=batch.data + moving_rest(batch, local, local.rest, true, rows, half, reference.plane))
+    return align_locally(batch, reference, search, true, rows, replace(local, recentre=(False, False)), True)
+
+
+def moving_rest(batch: Whitened, local: Local, rest: Rest, true: Poses, rows: np.ndarray, half: int, plane: HalfPlane) -> np.ndarray:
+    """What the rest of the particle adds to imagined images (n, 2, K): it moves as the part does of other images of the batch, and what is
+    taken from the images does not."""
+    given, shift_px = matrices_from_quaternions(local.rotation[rows]), local.shift_px[rows]
+    found = np.ascontiguousarray(true.rotation[:, 0])
+    turn = rotation_errors(given, found, IDENTITY)
+    move_px = true.shift_px[:, 0] - seen_from(given, shift_px, local.origin_px)
+    turn, move_px = (np.roll(change, len(rows) // 2, axis=0) for change in (turn, move_px))
+    image = rest.image(batch, half, *rest.moved(given, shift_px, turn, move_px), plane)
+    return image - rest.image(batch, half, given, shift_px, plane) if local.takes_rest else image
 
 
 def compared(true: Poses, found: Poses, operators: np.ndarray, pixel_size_A: float) -> TriedPoses:

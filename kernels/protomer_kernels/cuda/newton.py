@@ -39,7 +39,7 @@ def climb_kernel(volume, starts, batch, plane, steps, bounds, sums):
     between = cuda.shared.array(3, numba.float32)
     left_for_all = cuda.shared.array(1, numba.int32)
     row = priors[s % priors.shape[0]]
-    prior, work = (centre, row[9:11], row[11:]), (factor, step, between)
+    prior, work = (centre, row[9:11], row[11:16], row[16:]), (factor, step, between)
     pose, trial = (rotations[s], shifts_px[s]), (trial_rotation, trial_shift)
     if thread < 9:
         centre[thread // 3, thread % 3] = row[thread]
@@ -68,7 +68,7 @@ def climb_poses(volume, starts, batch, plane, steps: int, bounds, sums) -> None:
     """As protomer_kernels.newton.climb_poses, on device arrays, in float32.
 
     volume (n, n, r + 1, 2); starts: image (S,) int64, rotations (S, 3, 3) and shifts_px (S, 2), refined in place; batch: data
-    (n, 2, >= K), amplitude (n, >= K) and magnification (n, 2, 2); plane: kx, ky (K,) and the box; bounds: priors (S or 1, 16) and extent
+    (n, 2, >= K), amplitude (n, >= K) and magnification (n, 2, 2); plane: kx, ky (K,) and the box; bounds: priors (S or 1, 19) and extent
     (2,) as in pose_steps.py; sums (S, 21): log L, gradient and lower triangle of H at the end.
     """
     climb_kernel[len(starts[0]), THREADS](volume, starts, batch, plane, steps, bounds, sums)

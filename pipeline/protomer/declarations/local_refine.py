@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.settings import Input, Job, JobSettings, setting
+from protomer.declarations.engine import EngineSettings
+from protomer.settings import Input, Job, setting
 
 
 @dataclass(frozen=True)
-class LocalRefineSettings(JobSettings):
+class LocalRefineSettings(EngineSettings):
     """Settings of `local-refine`."""
 
     rotation_prior: float | None = setting(
@@ -33,18 +34,25 @@ class LocalRefineSettings(JobSettings):
     max_alignment_resolution: float | None = setting(
         None, "never align to finer detail than this; unset: as far as the masked FSC is above 0.5", unit="A", minimum=0.1
     )
-    marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
-    extra_passes: int = setting(0, "iterations after convergence", minimum=0)
-    cross_fit_folds: int | None = setting(
-        None, "an image is compared with a map from the other folds of its half (refine --help); unset: by rule", minimum=1
+    mask_mode: str = setting("static", "references are held in the given mask (static), or in the density they show in it (dynamic)",
+                             choices=("static", "dynamic"))
+    dynamic_mask_threshold: float = setting(0.2, "threshold of the dynamic mask, as a share of the map's maximum", minimum=0.0, maximum=1.0)
+    dynamic_mask_near: float = setting(3.0, "the dynamic mask is 1 up to this distance from the threshold's surface", unit="A", minimum=0.0)
+    dynamic_mask_far: float = setting(12.0, "and 0 beyond this distance", unit="A", minimum=0.0)
+    relaxation: str = setting(
+        "none",
+        "for particles that are not expanded and have the group of --symmetry only nearly: each image tries its symmetry mates too, near "
+        "each, and counts at each by its posterior (marginalise), in the final maps at the best one alone (maximise); no symmetry is "
+        "imposed",
+        choices=("none", "maximise", "marginalise"),
     )
-    half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
-    mask_mode: str = setting("static", "static: the given mask; dynamic is not in this version", choices=("static",))
-    relaxation: str = setting("none", "symmetry relaxation", choices=("none", "maximise", "marginalise"), later=True)
-    resplit: bool = setting(False, "draw the half-sets anew, by image", later=True)
-    noise_control: bool = setting(False, "a control run on images whose detail is replaced by noise", later=True)
-    non_uniform: bool = setting(False, "non-uniform regularisation", later=True)
-    particle_scale: bool = setting(False, "refine a grey scale per particle", later=True)
+    resplit: bool = setting(
+        False, "draw the half-sets anew, by image, and begin with maps of the new ones: no longer gold standard, since the given poses "
+        "come from the old ones (warned, recorded)"
+    )
+    noise_control: bool = setting(
+        False, "refine once more with noise in place of the images' detail: what FSC that gives is taken from the real one, or withholds it"
+    )
 
 
 JOB = Job(

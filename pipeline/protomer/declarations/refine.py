@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.settings import Input, Job, JobSettings, setting
+from protomer.declarations.engine import EngineSettings
+from protomer.settings import Input, Job, setting
 
 
 @dataclass(frozen=True)
-class RefineSettings(JobSettings):
+class RefineSettings(EngineSettings):
     """Settings of `refine`."""
 
     initial_low_pass: float = setting(30.0, "the start volume is low-passed to this resolution", unit="A", minimum=2.0)
@@ -26,26 +27,13 @@ class RefineSettings(JobSettings):
     dynamic_mask_far: float = setting(14.0, "and 0 beyond this distance", unit="A", minimum=0.0)
     dynamic_mask_from: float = setting(20.0, "the dynamic mask is used once this resolution is reached", unit="A", minimum=0.0)
     rescale_reference: bool = setting(True, "fit the grey scale of the start volume to the images first")
-    marginalise: bool = setting(True, "insert each image at all modes of its posterior, by weight; off: at the best alone")
     null_class: bool = setting(
         True, "once most images clearly hold the particle, one that is likelier noise alone counts by its probability (class_posterior)"
     )
-    rehearse: bool = setting(
-        True, "at the end, search images made from the map, whose poses are known, and state posteriors and covariances as far as these "
-        "were right"
-    )
-    extra_passes: int = setting(0, "iterations after convergence", minimum=0)
     box: int | None = setting(None, "Fourier-crop the images to this box; unset: as imported", minimum=16, unit="px")
     shift_search_extent: float | None = setting(
         None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0
     )
-    cross_fit_folds: int | None = setting(
-        None,
-        "an image is compared with a map from the other folds of its half; 1: with the whole half; unset: 4 where a half has fewer than "
-        "20,000 images and the maps fit into 4 GB, else 1",
-        minimum=1,
-    )
-    half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
     align_to_symmetry: bool = setting(True, "find the axes of --symmetry in the start volume and move it onto them first")
     relaxation: str = setting(
         "none",
@@ -54,8 +42,6 @@ class RefineSettings(JobSettings):
         "symmetry is imposed on the map",
         choices=("none", "maximise", "marginalise"),
     )
-    particle_scale: bool = setting(False, "refine a grey scale per particle", later=True)
-    non_uniform: bool = setting(False, "non-uniform regularisation", later=True)
     nu_window_factor: float = setting(3.0, "window of the non-uniform regularisation", later=True)
     nu_filter_order: int = setting(8, "order of its Butterworth filters", later=True)
     defocus_refine: bool = setting(False, "refine defocus per particle", later=True)

@@ -27,7 +27,7 @@ from protomer.refinement_checkpoint import resume, until_settled
 from protomer.refinement_outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement_plan import plan, work_of
 from protomer.refinement_report import write_report
-from protomer.refinement_setup import Masking, Setup, State
+from protomer.refinement_setup import Masking, Setup, State, at_scales
 from protomer.refinement_start import begin, is_asymmetric, load_start, resampled, start_axes
 from protomer.rehearsal import rehearse
 from protomer.start_axes import gain, in_words
@@ -37,6 +37,7 @@ from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 __all__ = ["plan", "run"]
 
+
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
     """Load, iterate until settled, reconstruct, measure, save."""
     particles = load_particles(inputs, settings, job)
@@ -45,6 +46,7 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     setup = replace(setup, largest=largest)
     state = resume(setup, job) or begin(setup, load_start(inputs, settings, setup, job), noise, settings)
     state = until_settled(setup, state, settings.extra_passes, job)
+    setup = at_scales(setup, state)
     confidence = rehearse(setup, state) if settings.rehearse else None
     counted = at_heaviest_mode(state.counted_poses) if settings.relaxation == "maximise" else state.counted_poses
     maps = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
@@ -120,6 +122,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         job.check_stop,
         settings.null_class,
         mates,
+        particle_scale=settings.particle_scale,
     )
 
 

@@ -6,7 +6,7 @@ Each function returns a Matplotlib figure for `Report.figure`; pictures of maps 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,8 @@ __all__ = ["fsc_caption", "fsc_figure", "guinier_figure", "histogram_figure", "n
 _CURVE_LOOKS = {"unmasked": {"color": GREY, "linewidth": 1.3}, "spherical": {"color": SKY, "linewidth": 1.3},
                 "masked": {"color": BLUE, "linewidth": 1.4}, "randomised": {"color": ORANGE, "linewidth": 1.3, "linestyle": (0, (4, 2))},
                 "corrected": {"color": RED, "linewidth": 2.2}}
+BINS = 40
+Expected = tuple[Callable[[np.ndarray], np.ndarray], str]
 _ROUND_A = (200, 100, 60, 40, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.7, 2.5, 2.2, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1)
 
 
@@ -119,29 +121,37 @@ def pose_change_figure(turn_deg: np.ndarray, shift_A: np.ndarray, first_iteratio
 
 
 @styled
-def histogram_figure(values: np.ndarray, label: str, mark: float | None = None, mark_text: str = "") -> Figure:
-    """A histogram of one value per particle; `mark` draws a line, such as the limit of a search."""
+def histogram_figure(
+    values: np.ndarray, label: str, mark: float | None = None, mark_text: str = "", expected: Expected | None = None
+) -> Figure:
+    """A histogram of one value per particle; `mark` draws a line, such as the limit of a search; `expected`: a density and its name."""
     figure, (axes,) = new_figure(height_in=2.8)
-    _histogram(axes, values, BLUE)
+    width = _histogram(axes, values, BLUE)
     axes.set(xlabel=label, ylabel="particles")
+    if expected is not None:
+        low, high = axes.get_xlim()
+        at = np.linspace(float(low), float(high), 200)
+        axes.plot(at, expected[0](np.maximum(at, 0.0)) * width * len(values), color=ORANGE, label=expected[1])
     if mark is not None:
         axes.axvline(mark, color=RED, linewidth=1.2, linestyle="--", label=mark_text or f"{mark:g}")
+    if mark is not None or expected is not None:
         axes.legend()
     return figure
 
 
-def _histogram(axes: Axes, values: np.ndarray, colour: str) -> None:
-    """Counts over the range that holds 99.5% of the values; the rest is counted in the last bin, and said."""
+def _histogram(axes: Axes, values: np.ndarray, colour: str) -> float:
+    """Counts over the range that holds 99.5% of the values; the rest is counted in the last bin, and said. Gives the width of a bin."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not len(finite):
         axes.annotate("no values", (0.5, 0.5), xycoords="axes fraction", ha="center")
-        return
+        return 1.0
     low, high = float(min(finite.min(), 0)), float(np.percentile(finite, 99.5))
     high = high if high > low else low + 1
     beyond = int((finite > high).sum())
-    axes.hist(np.minimum(finite, high), bins=40, range=(low, high), color=colour, alpha=0.85)
+    axes.hist(np.minimum(finite, high), bins=BINS, range=(low, high), color=colour, alpha=0.85)
     if beyond > 0.001 * len(finite):
         axes.annotate(f"{beyond} beyond, in the last bin", (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=7.5)
+    return (high - low) / BINS
 
 
 @styled
