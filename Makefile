@@ -1,7 +1,8 @@
-# make demo   a refinement from simulated images to a report      make test   all tests
+# make demo   a refinement from simulated images to a report      make test   all tests (WORKERS=2 at once)
 # make lint, make types, make benchmark, make env, make clean
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 STAMP := .venv/installed
 
 .PHONY: env demo test lint types benchmark clean
@@ -23,7 +24,7 @@ demo: env
 	@echo "Done. Open demo/consensus/report.html in a browser; the map is demo/consensus/map.mrc."
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .

@@ -211,7 +211,7 @@ def test_a_refinement_on_a_full_disk_says_so_at_checkpoint_or_maps_and_resumes_t
 
 def test_a_file_that_may_not_grow_is_said_as_a_full_disk_is(small: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "protomer", "import", "--star", str(small / "particles.star"), "--output", str(tmp_path / "out")]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60,
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
     assert result.returncode == 1 and "File too large" in result.stderr and "cannot write" in result.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"settings.yaml", "log.jsonl", "rejected.csv"}
@@ -258,5 +258,5 @@ def test_a_resumed_run_with_other_settings_says_which(small: Path) -> None:
 def test_jobs_without_a_folder_answer_mistakes_too(small: Path, words: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small)
     command = [sys.executable, "-m", "protomer", *words.split()]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
     assert result.returncode == 2 and said in result.stderr and "what to do: " in result.stderr

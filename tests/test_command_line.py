@@ -161,7 +161,7 @@ import runpy
 threading.Timer(0.7, os.kill, (os.getpid(), 10)).start()
 runpy.run_path({str(PROJECT / "tests" / "counting_job.py")!r}, run_name="__main__")
 """
-    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert result.returncode == 75 and "--resume goes on" in result.stderr
 
 

@@ -85,7 +85,7 @@ def test_relion_reads_a_star_file_of_copies(tmp_path: Path, parent: Particles) -
         pytest.skip("RELION is not installed")
     write_star_particles(tmp_path / "copies.star", expanded(parent, OperatorSet.of_group("C3")))
     command = ["relion_star_handler", "--i", "copies.star", "--o", "theirs.star", "--select", "rlnAngleTilt", "--minval", "-1"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=200)
     theirs = read_star_particles(tmp_path / "theirs.star", require_stacks=False)
     np.testing.assert_array_equal(theirs.columns["copy"], np.tile([0, 1, 2], NUMBER))
     assert len(np.unique(theirs.image_uid)) == NUMBER
@@ -112,7 +112,7 @@ def test_an_expanded_star_file_of_relion_is_recognised_at_import(tmp_path: Path,
         pytest.skip("RELION is not installed")
     write_star_particles(tmp_path / "parent.star", parent)
     command = ["relion_particle_symmetry_expand", "--i", "parent.star", "--o", "theirs.star", "--sym", "C3"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=200)
     summary, copies = imported(tmp_path, star=tmp_path / "theirs.star")
     assert copies.is_expanded and len(copies) == 3 * NUMBER and len(np.unique(copies.image_uid)) == NUMBER
     assert "copies" in {warning["code"] for warning in summary["warnings"]}

@@ -103,7 +103,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
     line, output = words(folder, "stopped", *PRIOR), folder / "stopped"
     with running(line, output) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 75
+        assert process.wait(timeout=200) == 75
     protomer(*line, "--resume")
     first, second = values(folder / "one/particles.h5"), values(output / "particles.h5")
     assert all(first[name] == second[name] for name in first)

@@ -41,7 +41,7 @@ def on_ranks(number: int, command: list[str], environment: dict[str, str]) -> su
     """Run a command on ranks; skips where there is no mpiexec."""
     if not MPIEXEC.exists():
         pytest.skip("mpiexec is not installed beside this Python")
-    return subprocess.run([str(MPIEXEC), "-n", str(number), *command], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(MPIEXEC), "-n", str(number), *command], env=environment, capture_output=True, text=True, timeout=200)
 
 
 def test_without_a_launcher_a_team_is_one_process_and_mpi_is_never_imported(environment: dict[str, str]) -> None:
@@ -187,10 +187,10 @@ def test_a_signal_to_mpiexec_stops_all_ranks_with_75_and_resume_gives_the_undist
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_step(output / "log.jsonl")
     process.send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
     assert (output / "checkpoint.h5").exists() and not (output / "summary.json").exists()
-    again = subprocess.run([*words, "--resume"], env=environment, capture_output=True, text=True, timeout=60)
+    again = subprocess.run([*words, "--resume"], env=environment, capture_output=True, text=True, timeout=200)
     assert again.returncode == 0, again.stderr
     assert (output / "sum.txt").read_text() == f"{55 * 40}\n"
 

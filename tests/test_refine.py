@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     words = refine_words(data, output)
     with running(words, output) as process:
         process.send_signal(signal_number)
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=200)
     assert code == (75 if signal_number == signal.SIGTERM else -9)
     assert not (output / "summary.json").exists() and not (output / "particles.h5").exists()
     protomer(*words, "--resume")
@@ -104,7 +104,7 @@ def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
         for rank in asked:
             processes[rank].send_signal(signal.SIGTERM)
             time.sleep(0.05)
-        _, said = launcher.communicate(timeout=30)
+        _, said = launcher.communicate(timeout=120)
     assert launcher.returncode == 75, said
     assert said.count("stopped by a signal") == 1 and "from the last checkpoint" in said and "Abort" not in said
     assert not (output / "summary.json").exists() and not list(output.glob(".partial-*"))
@@ -118,7 +118,7 @@ def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_h
     output = data / "killed_rank"
     with running(refine_words(data, output), output, 3) as launcher:
         processes_by_rank(launcher)[2].kill()
-        said, _ = launcher.communicate(timeout=30)
+        said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode not in (0, 75) and "Killed (signal 9)" in said
     assert {path.name for path in output.iterdir()} == {"settings.yaml", "log.jsonl", "checkpoint.h5"}
 
