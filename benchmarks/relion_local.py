@@ -29,8 +29,8 @@ from protomer_kernels.rotations import matrices_from_quaternions
 START_A = 12.0
 RELION_WORDS = ("--o ./run --i particles.star --ref start.mrc --auto_refine --split_random_halves --ini_high {start:g} --ctf "
                 "--ctf_corrected_ref --norm --scale --flatten_solvent --solvent_mask mask.mrc --zero_mask "
-                "--particle_diameter {diameter:.0f} --healpix_order 4 --auto_local_healpix_order 4 --oversampling 1 --offset_range 3 --offset_step 2 --sym C1 --pad 2 "
-                "--dont_check_norm --pool 10 --j 1 --no_parallel_disc_io --random_seed 1")
+                "--particle_diameter {diameter:.0f} --healpix_order 4 --auto_local_healpix_order 4 --oversampling 1 --offset_range 3 "
+                "--offset_step 2 --sym C1 --pad 2 --dont_check_norm --pool 10 --j 1 --no_parallel_disc_io --random_seed 1")
 
 
 def by_protomer(folder: Path, name: str, settings: tuple[str, ...], threads: int) -> tuple[relion.Cost, Particles, Halves[Volume]]:
