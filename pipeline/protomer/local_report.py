@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,23 @@ from protomer.refinement import rotation_widths_deg
 from protomer.refinement_start import resampled
 from protomer.report.build import Report
 from protomer.report.figures import Expected, fsc_caption, fsc_figure, histogram_figure, resolution_figure
-from protomer.report.local_pictures import before_after_figure, control_figure, motion_figure
+from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, motion_figure
 from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.resolution import FscSet
 from protomer.sharpening import fsc_weight, sharpened_map
 from protomer.trust import Trust
 from protomer.volumes import MapRecord, Volume
 
 
 def write_report(
-    maps: tuple[MapRecord, MapRecord], particles: Particles, trust: Trust, history: list[dict[str, Any]], job: JobRun
+    maps: tuple[MapRecord, MapRecord],
+    particles: Particles,
+    trust: Trust,
+    beside: Mapping[str, FscSet],
+    history: list[dict[str, Any]],
+    job: JobRun,
 ) -> None:
-    """report.html. maps: before and after."""
+    """report.html. maps: before and after; beside: FSC in the mask of other refinements, by name."""
     record, fsc, changes = maps[1], trust.fsc, trust.changes
     report = Report("Local refinement", job.events.warnings, {"particles": len(particles), "FSC mask": fsc.mask_name})
     by = "corrected FSC at 0.143" + (", and the control" if trust.control is not None else "")
@@ -41,6 +48,8 @@ def write_report(
     width_A = fsc.box * fsc.voxel_size_A
     report.figure(resolution_figure({"half maps, FSC 0.5": [width_A / max(h["resolved_shell"], 1) for h in history]}),
                   "Resolution to which poses were aligned after each iteration: FSC 0.5 in the mask.")
+    report.figure(beside_figure({"given": trust.given_fsc, "this refinement": fsc, **beside}), "Half maps before and after"
+                  + (", and those of other refinements" if beside else "") + ", all in this mask.")
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the map, which is not masked, with contours of the mask.")
     assert record.fsc_mask is not None

@@ -12,6 +12,7 @@ from protomer.half_sets import draw_halves
 from protomer.local_alignment import Local, Rest
 from protomer.particles import Particles
 from protomer.refinement_start import resampled
+from protomer.resolution import FscSet, measure_fsc
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.slices import transform_volume
@@ -93,6 +94,11 @@ def _extent(given: float | None, prior: float | None, without: float) -> float:
 def halves_in_frame(record: MapRecord, mask: Volume) -> Halves[Volume]:
     """The given half maps in the mask's box and voxel size."""
     return record.half_maps.map(lambda half: Volume(resampled(half, mask.box, mask.voxel_size_A), mask.voxel_size_A))
+
+
+def in_mask(record: MapRecord, mask: Volume, name: str, seed: int) -> FscSet:
+    """FSC of the half maps of another job in the mask."""
+    return measure_fsc(halves_in_frame(record, mask), mask, name, seed)
 
 
 def part_of(record: MapRecord, mask: Volume, initial_low_pass_A: float) -> Halves[np.ndarray]:

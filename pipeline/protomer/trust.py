@@ -81,17 +81,18 @@ class Trust:
         control = None if self.control is None else {
             "noise_beyond_A": round(self.control.width_A / self.control.from_shell, 3),
             "fsc_of_noise": round(self.control.excess, 4),
-            "resolution_A": _rounded(self.control.resolution_A),
+            "resolution_A": rounded(self.control.resolution_A),
         }
         return {
-            "given_resolution_A": _rounded(self.given_fsc.resolution_A_at("corrected")),
-            "believed_resolution_A": _rounded(self.resolution_A),
+            "given_resolution_A": rounded(self.given_fsc.resolution_A_at("corrected")),
+            "believed_resolution_A": rounded(self.resolution_A),
             "resolution_withheld_for": list(self.withheld),
             "noise_control": control,
         }
 
 
-def _rounded(resolution_A: float | None) -> float | None:
+def rounded(resolution_A: float | None) -> float | None:
+    """As summary.json has resolutions: None where it is not reached."""
     return None if resolution_A is None or not np.isfinite(resolution_A) else round(resolution_A, 4)
 
 

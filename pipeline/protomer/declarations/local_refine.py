@@ -67,6 +67,8 @@ JOB = Job(
         Input("particles", "particles.h5 with poses, or a job folder", file="particles.h5", required=True),
         Input("volume", "volume.h5 with half maps, or a job folder", file="volume.h5", alternatives=(".h5",), required=True),
         Input("mask", "mask around the part that is refined, .mrc", file="mask.mrc", alternatives=(".map",), required=True),
+        Input("beside", "other refinements of the part: the report compares all in this mask", file="volume.h5", alternatives=(".h5",),
+              repeatable=True),
         Input("symmetry", "point group about the box centre; C1 for expanded particles", file=None, default="C1"),
         Input("axes", "convention of the group's axes: relion, cryosparc or scipy", file=None, default="relion"),
     ),

@@ -22,7 +22,7 @@ from protomer.job_run import Inputs, JobRun, Plan
 from protomer.local_alignment import Local
 from protomer.local_begin import begin, maps_of_halves, start_fits
 from protomer.local_report import write_report
-from protomer.local_start import halves_in_frame, local_of, mask_in_box, part_of, rest_of, split_anew
+from protomer.local_start import in_mask, local_of, mask_in_box, part_of, rest_of, split_anew
 from protomer.noise_control import control_shell, run_control
 from protomer.particles import Particles
 from protomer.pose_changes import PoseChanges
@@ -32,9 +32,8 @@ from protomer.refinement_outcome import posed
 from protomer.refinement_plan import work_of
 from protomer.refinement_setup import Masking, Setup, State, at_scales
 from protomer.rehearsal import rehearse
-from protomer.resolution import measure_fsc
 from protomer.symmetry import operators
-from protomer.trust import Trust
+from protomer.trust import Trust, rounded
 from protomer.volumes import MapRecord, Volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
@@ -142,13 +141,15 @@ def finish(
     changes = PoseChanges.between(setup.particles, particles, setup, confidence)
     if not job.team.is_first:
         return {}
-    given_fsc = measure_fsc(halves_in_frame(before, mask), mask, inputs.mask.name, job.seed)
-    trust = Trust.judge(changes, particles, (record.fsc, given_fsc), mask, (settings.noise_control, control), job.events)
+    fscs = record.fsc, in_mask(before, mask, inputs.mask.name, job.seed)
+    trust = Trust.judge(changes, particles, fscs, mask, (settings.noise_control, control), job.events)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
-    write_report((before, record), particles, trust, state.history, job)
-    return {**map_summary(particles, record), "iterations": len(state.history), **changes.summary(), **trust.summary()}
+    beside = {path.parent.name: in_mask(read_map_record(path), mask, inputs.mask.name, job.seed) for path in inputs.beside or () if path}
+    write_report((before, record), particles, trust, beside, state.history, job)
+    return {**map_summary(particles, record), "iterations": len(state.history), **changes.summary(), **trust.summary(),
+            "beside_A": {name: rounded(fsc.resolution_A_at("corrected")) for name, fsc in beside.items()}}
 
 
 def plan(inputs: Inputs, settings: LocalRefineSettings, ranks: int, threads: int) -> Plan:

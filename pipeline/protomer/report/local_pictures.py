@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.report.drawing import BLUE, GREY, ORANGE, RED, new_figure, styled
+from protomer.report.drawing import BLUE, GREY, ORANGE, PALETTE, RED, new_figure, styled
+from protomer.resolution import FscSet
 from protomer.volumes import Volume
 
 if TYPE_CHECKING:
@@ -54,6 +56,19 @@ def before_after_figure(before: Volume, after: Volume, mask: Volume) -> Figure:
             panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
             panel.grid(False)
             panel.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def beside_figure(fscs: Mapping[str, FscSet]) -> Figure:
+    """Corrected FSC of several pairs of half maps by name, with their resolutions at 0.143."""
+    figure, (axes,) = new_figure()
+    for (name, fsc), colour in zip(fscs.items(), PALETTE * len(fscs), strict=False):
+        label = f"{name}: {fsc.describe('corrected').split(' (')[0]}"
+        axes.plot(fsc.shell / (fsc.box * fsc.voxel_size_A), fsc.corrected, color=colour, label=label)
+    axes.axhline(0.143, color=GREY, linewidth=0.8)
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="corrected FSC in the mask", ylim=(-0.12, 1.04))
+    axes.legend()
     return figure
 
 
