@@ -12,6 +12,7 @@ from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
 from protomer.job_run import JobRun
 from protomer.mask_rule import mask_by_rule
+from protomer.non_uniform import NonUniform, find_cut_offs
 from protomer.particles import Particles
 from protomer.resolution import FscSet, measure_fsc, write_fsc_csv
 from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map
@@ -39,10 +40,25 @@ def measure_maps(
     symmetry: str,
     b_factor_A2: float | None,
     job: JobRun,
+    non_uniform: NonUniform | None = None,
 ) -> MapRecord:
-    """FSC in the given mask, or in one made by rule before any FSC is read; filtered and sharpened map. Warns of what is amiss."""
+    """FSC in the given mask, or in one made by rule before any FSC is read; filtered and sharpened map. Warns of what is amiss.
+
+    With `non_uniform` these are filtered place by place, and cut_off.mrc says where to which resolution (Å).
+    """
     chosen = choose_mask(half_maps, mask, mask_name, job)
-    return sharpen(half_maps, together, chosen, symmetry, b_factor_A2, GUINIER_FROM_A, job).record
+    done = sharpen(half_maps, together, chosen, symmetry, b_factor_A2, GUINIER_FROM_A, job)
+    if non_uniform is None:
+        return done.record
+    box, voxel_size_A = together.box, together.voxel_size_A
+    cut_offs = find_cut_offs(half_maps.map(lambda half: half.data), box / 2, non_uniform)
+    if job.team.is_first:
+        with job.output.writing("cut_off.mrc") as path:
+            write_volume(path, Volume(cut_offs.resolution_A(voxel_size_A), voxel_size_A))
+    as_it_is = np.ones(box // 2 + 1)
+    maps = (Volume(cut_offs.apply(sharpened_map(together, as_it_is, undone).data), voxel_size_A) for undone in (0.0, done.b_factor_A2))
+    filtered, sharpened = maps
+    return replace(done.record, map=filtered, sharpened=sharpened)
 
 
 def sharpen(

@@ -14,7 +14,7 @@ from protomer.refinement_start import resampled
 from protomer.report.build import Report
 from protomer.report.figures import Expected, fsc_caption, fsc_figure, histogram_figure, resolution_figure
 from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, motion_figure
-from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.report.pictures import add_cut_offs, orientation_figure, slices_figure
 from protomer.resolution import FscSet
 from protomer.sharpening import fsc_weight, sharpened_map
 from protomer.trust import Trust
@@ -53,6 +53,7 @@ def write_report(
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the map, which is not masked, with contours of the mask.")
     assert record.fsc_mask is not None
+    add_cut_offs(report, job.output.folder / "cut_off.mrc", record.fsc_mask)
     before = sharpened_map(Volume(resampled(maps[0].map, fsc.box, fsc.voxel_size_A), fsc.voxel_size_A), fsc_weight(fsc), 0.0)
     report.figure(before_after_figure(before, record.map, record.fsc_mask), "Slices through the mask's centre of mass, before and after, "
                   "both filtered by the FSC of the map after.")

@@ -24,6 +24,7 @@ from protomer.maximisation import (
     unregularised,
     working_box,
 )
+from protomer.non_uniform import find_cut_offs
 from protomer.particle_scale import refined_scale
 from protomer.randomness import uniform
 from protomer.refinement_setup import MASK_FRACTION, Setup, State, at_scales
@@ -196,12 +197,16 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
         curve = corrected_curve(half_maps, mask, curve, setup.seed)
         resolved = min(first_shell_below(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
+    cut_offs = None if setup.non_uniform is None else find_cut_offs(half_maps, shells - 1, setup.non_uniform)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
     for half, fold in own:
         sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
         join_below(sums, halves[1 - half], scale, join_shell)
-        maps.append(regularised(sums, ssnr, box, setup.threads) * mask)
+        if cut_offs is None:
+            maps.append(regularised(sums, ssnr, box, setup.threads) * mask)
+        else:
+            maps.append(cut_offs.apply(unregularised(sums, box, shells, setup.threads)) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve

@@ -12,7 +12,7 @@ from protomer.particles import Particles
 from protomer.refinement import rotation_widths_deg
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, pose_change_figure, resolution_figure
-from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
+from protomer.report.pictures import add_cut_offs, orientation_figure, projections_figure, slices_figure
 from protomer.volumes import MapRecord
 
 DOUBTS = {"no_better_than_start", "poses_disagree"}
@@ -59,6 +59,7 @@ def write_report(
     )
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
+    add_cut_offs(report, job.output.folder / "cut_off.mrc", record.fsc_mask)
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
     if about_axes:
         report.section("Symmetry", about_axes)

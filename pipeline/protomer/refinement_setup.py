@@ -14,6 +14,7 @@ from protomer.expectation import Model, PoseTable, counted_by_presence
 from protomer.images import ImageStore
 from protomer.local_alignment import Local
 from protomer.maximisation import solid_sphere
+from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
 from protomer.ranks import Team
 from protomer.schedule import Band
@@ -71,6 +72,7 @@ class Setup:
     local: Local | None = None
     alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
     particle_scale: bool = False  # whether each particle's grey scale is refined
+    non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
 
     @property
     def is_relaxed(self) -> bool:

@@ -25,4 +25,9 @@ class EngineSettings(JobSettings):
         minimum=1,
     )
     half_precision: bool = setting(False, "keep the prepared images as 16-bit floats: half the memory")
-    non_uniform: bool = setting(False, "non-uniform regularisation", later=True)
+    non_uniform: bool = setting(
+        False, "filter references, and the final map, at each place as far as the two half maps agree there: for particles part of which "
+        "is disordered, such as membrane proteins in micelles, and for small ones"
+    )
+    nu_window_factor: float = setting(3.0, "width of the window in which half maps are compared, in wavelengths", minimum=1.0, maximum=20.0)
+    nu_filter_order: int = setting(8, "order of the Butterworth filters", minimum=1, maximum=32)

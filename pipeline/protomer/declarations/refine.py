@@ -42,8 +42,6 @@ class RefineSettings(EngineSettings):
         "symmetry is imposed on the map",
         choices=("none", "maximise", "marginalise"),
     )
-    nu_window_factor: float = setting(3.0, "window of the non-uniform regularisation", later=True)
-    nu_filter_order: int = setting(8, "order of its Butterworth filters", later=True)
     defocus_refine: bool = setting(False, "refine defocus per particle", later=True)
     aberration_refine: bool = setting(False, "refine aberrations per optics group", later=True)
 

@@ -24,6 +24,7 @@ from protomer.local_begin import begin, maps_of_halves, start_fits
 from protomer.local_report import write_report
 from protomer.local_start import in_mask, local_of, mask_in_box, part_of, rest_of, split_anew
 from protomer.noise_control import control_shell, run_control
+from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
 from protomer.pose_changes import PoseChanges
 from protomer.refinement import reconstruct_halves, survey_images
@@ -118,6 +119,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
         local=local,
         alignment_fsc=ALIGNMENT_FSC,
         particle_scale=settings.particle_scale,
+        non_uniform=NonUniform.of(settings),
     )
 
 
@@ -132,7 +134,7 @@ def finish(
     half_maps, together = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
     symmetry = "C1" if setup.is_relaxed else inputs.symmetry
-    record = replace(measure_maps(*volumes, mask, inputs.mask.name, symmetry, None, job), refinement_mask=mask)
+    record = replace(measure_maps(*volumes, mask, inputs.mask.name, symmetry, None, job, setup.non_uniform), refinement_mask=mask)
     assert record.fsc is not None and setup.local is not None
     control = None
     if settings.noise_control and control_shell(record.fsc):

@@ -20,6 +20,7 @@ from protomer.image_memory import image_folder
 from protomer.images import ImageStore, common_frame
 from protomer.job_run import Inputs, JobRun
 from protomer.joining import join_shell
+from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
 from protomer.pose_change import compare_with_given
 from protomer.refinement import reconstruct_halves, survey_images
@@ -123,6 +124,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         settings.null_class,
         mates,
         particle_scale=settings.particle_scale,
+        non_uniform=NonUniform.of(settings),
     )
 
 
@@ -152,7 +154,7 @@ def finish(
         return {}
     half_maps, together = maps[0].map(lambda data: Volume(data, setup.pixel_size_A)), Volume(maps[1], setup.pixel_size_A)
     symmetry = "C1" if setup.is_relaxed else inputs.symmetry
-    record = measure_maps(half_maps, together, None, "", symmetry, None, job)
+    record = measure_maps(half_maps, together, None, "", symmetry, None, job, setup.non_uniform)
     assert record.fsc is not None
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
     warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protomer.formats.mrc import read_volume
+from protomer.report.build import Report
 from protomer.report.drawing import GREY, INK, ORANGE, new_figure, styled
 from protomer.volumes import Volume
 
@@ -31,6 +34,32 @@ def slices_figure(volume: Volume, mask: Volume | None = None) -> Figure:
             if section.max() > 0.01 > section.min():
                 panel.contour(section, levels=[0.01], colors=[ORANGE], linewidths=0.8, linestyles=":")
     return figure
+
+
+@styled
+def cut_off_figure(resolution_A: Volume, mask: Volume | None = None) -> Figure:
+    """The three central slices of a map of resolutions in colour, finest bright, with a mask's contour."""
+    figure, panels = new_figure(columns=3, width_in=9.6, height_in=3.3)
+    low, high = np.percentile(resolution_A.data, (1, 60))
+    for panel, (normal, across, up) in zip(panels, _PLANES, strict=True):
+        plane = np.take(resolution_A.data, resolution_A.box // 2, axis=_AXIS[normal])
+        picture = panel.imshow(plane, cmap="viridis_r", origin="lower", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+        if mask is not None:
+            panel.contour(np.take(mask.data, mask.box // 2, axis=_AXIS[normal]), levels=[0.5], colors=["white"], linewidths=0.9)
+        panel.set_title(f"cut-off at {normal} = 0")
+        panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
+        panel.grid(False)
+    bar = figure.colorbar(picture, ax=panels, shrink=0.85, pad=0.02)
+    bar.set_label("Å", color=INK)
+    bar.ax.tick_params(color=INK, labelcolor=INK)
+    return figure
+
+
+def add_cut_offs(report: Report, path: Path, mask: Volume | None) -> None:
+    """Show the cut-offs of a non-uniform regularisation, where the file is there."""
+    if path.exists():
+        report.figure(cut_off_figure(read_volume(path), mask), "Non-uniform regularisation: the resolution to which the map was filtered, "
+                      "place by place.")
 
 
 @styled
