@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from protomer.errors import InputError, SettingsError
+from protomer.errors import SettingsError
 from protomer.volumes import Volume
 from protomer_kernels.fourier import crop_volume, low_pass
 from protomer_kernels.travel_times import travel_times
@@ -29,7 +29,7 @@ FLOOR, POWER = 0.05, -2.0
 FULL_PERCENTILE = 99.0  # of the density, counted as 1
 VOXELS_PER_LOW_PASS, SMALLEST_BOX, LARGEST_BOX = 4.0, 32, 96
 MOST_PEAKS, DIRECTIONS = 12, 60
-LEAST_CORRELATION = 0.5  # of a map with its copies, below which it does not have the group
+DENSE = 0.3  # from where voxels count in the correlation of a map with its copies
 LEAST_APART_PX = 2.0  # of a seed from its copies, coarse voxels
 
 Distance = Callable[[np.ndarray], np.ndarray]  # f of eq. (1): points (n, 3) [x, y, z] in coarse voxels from the centre -> (n,)
@@ -68,15 +68,10 @@ def find_unit(volume: Volume, support: np.ndarray, operators: np.ndarray, method
               seed_px: tuple[float, float, float] | None = None) -> Unit:
     """The unit of the support (D, D, D) bool under operators (g, 3, 3) about the box centre; the density of `volume` seeds and shapes it.
 
-    method: "watershed" or "wedge". seed_px: x, y, z in voxels from the corner of the box. Raises InputError where the map does not have the
-    group, SettingsError for a seed outside the box or one that is its own copy.
+    method: "watershed" or "wedge". seed_px: x, y, z in voxels from the corner of the box. Raises SettingsError for a seed outside the box
+    or one that is its own copy.
     """
     coarse = _coarsened(volume, support, low_pass_A)
-    correlation = _weakest(coarse, operators)
-    if correlation < LEAST_CORRELATION:
-        raise InputError(f"the map agrees with its copies by {correlation:.2f} under the operator that fits worst (at {low_pass_A:.1f} Å)",
-                         f"a map that has the group about its box centre: at least {LEAST_CORRELATION}",
-                         "move it onto its axes with `protomer symmetry-find`, or name the group that it carries")
     seeds = _seeds(coarse, operators, method) if seed_px is None else _given_seed(seed_px, coarse, operators, volume.box)
     distances = [_distance(coarse, seed, method) for seed in seeds]
     cuts = [_cut(coarse, operators, distance) for distance in distances]
@@ -90,7 +85,7 @@ def find_unit(volume: Volume, support: np.ndarray, operators: np.ndarray, method
     voxels = np.zeros_like(full)
     voxels[full] = contains(_offsets(full))
     found = tuple(float(s) for s in seeds[number] / coarse.scale + volume.box // 2)
-    return Unit(voxels, contains, method, (found[0], found[1], found[2]), cuts[number][1], correlation)
+    return Unit(voxels, contains, method, (found[0], found[1], found[2]), cuts[number][1], _weakest(coarse, operators))
 
 
 def made_symmetric(support: np.ndarray, operators: np.ndarray) -> np.ndarray:
@@ -139,13 +134,12 @@ def _sampled(grid: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _weakest(coarse: _Coarse, operators: np.ndarray) -> float:
-    """Correlation of the density with its copies in a sphere about the support, the smallest of all operators."""
-    reach = (coarse.points**2).sum(axis=1).max()
-    axis = np.arange(len(coarse.density)) - len(coarse.density) // 2
-    points = _offsets(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= min(reach, (len(axis) // 2 - 1) ** 2))
-    own = _sampled(coarse.density, points)
-    if own.std() == 0:
-        return 1.0  # a solid ball
+    """Correlation of the density with its copies inside the dense part of the support, so that no outline makes up for what is inside; the
+    smallest of all operators."""
+    own = _sampled(coarse.density, coarse.points)
+    points, own = coarse.points[own >= DENSE], own[own >= DENSE]
+    if len(own) == 0 or own.std() == 0:
+        return 1.0  # a solid body
     return float(min(np.corrcoef(own, _sampled(coarse.density, points @ operator))[0, 1] for operator in operators[1:]))
 
 
