@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,4 +33,5 @@ def cut_off(fsc: FscSet, finest_A: float) -> FscSet:
     """The curves with 0 in all shells finer than a resolution."""
     width_A = fsc.box * fsc.voxel_size_A
     gone = fsc.shell * finest_A > width_A * (1 + 1e-6)
-    return replace(fsc, **{name: np.where(gone, 0.0, fsc.curve(name)) for name in CURVES}) if gone.any() else fsc
+    curves: dict[str, Any] = {name: np.where(gone, 0.0, fsc.curve(name)) for name in CURVES}
+    return replace(fsc, **curves) if gone.any() else fsc

@@ -101,8 +101,8 @@ def _resampling(new_A: float, box: int, old_A: float) -> tuple[Operation, int, f
     is_whole = abs(exact - round(exact)) < SAME_SIZE * exact
     new_box = round(exact) if is_whole else 2 * int(exact / 2)
     if new_box < SMALLEST_BOX:
-        raise SettingsError(f"resample {new_A:g} Å leaves {new_box} voxels of a box of {box * old_A:.4g} Å", f"at least {SMALLEST_BOX} voxels",
-                            "choose a smaller voxel size")
+        raise SettingsError(f"resample {new_A:g} Å leaves {new_box} voxels of a box of {box * old_A:.4g} Å",
+                            f"at least {SMALLEST_BOX} voxels", "choose a smaller voxel size")
     new_A = box * old_A / new_box if is_whole else new_A
 
     def on_map(volume: Volume, *_: object) -> Volume:
@@ -112,8 +112,8 @@ def _resampling(new_A: float, box: int, old_A: float) -> tuple[Operation, int, f
         return Volume(change(volume.data, new_box).astype(np.float32), new_A)
 
     def on_mask(mask: Volume) -> Volume:
-        step = new_A / old_A
-        data = ndimage.affine_transform(mask.data, np.full(3, step), box // 2 - step * (new_box // 2), (new_box,) * 3, order=1, mode="nearest")
+        step, shape = new_A / old_A, (new_box,) * 3
+        data = ndimage.affine_transform(mask.data, np.full(3, step), box // 2 - step * (new_box // 2), shape, order=1, mode="nearest")
         return Volume(np.clip(data, 0, 1).astype(np.float32), new_A)
 
     text = f"resampled from {box} voxels of {old_A:.4g} Å to {new_box} of {new_A:.4g} Å"
@@ -147,18 +147,20 @@ def _filters(settings: VolumeSettings, box: int, voxel_size_A: float, idle: list
         low_A = None
     for name, value_A in (("low_pass", low_A), ("high_pass", high_A)):
         if value_A is not None and value_A > width_A:
-            raise SettingsError(f"{name} {value_A:g} Å in a box of {width_A:.4g} Å", f"at most {width_A:.4g} Å", "choose a finer resolution")
+            raise SettingsError(f"{name} {value_A:g} Å in a box of {width_A:.4g} Å", f"at most {width_A:.4g} Å",
+                                "choose a finer resolution")
     if high_A is not None and high_A <= max(nyquist_A, low_A or 0.0):
-        raise SettingsError(f"high_pass {high_A:g} Å leaves nothing", f"a resolution coarser than {max(nyquist_A, low_A or 0.0):.4g} Å",
-                            "high_pass removes what is coarser, low_pass what is finer: check that they are not exchanged")
+        raise SettingsError(f"high_pass {high_A:g} Å leaves nothing",
+                            f"a resolution coarser than {max(nyquist_A, low_A or 0.0):.4g} Å", "high_pass removes what is coarser, "
+                            "low_pass what is finer: check that they are not exchanged")
     if low_A is not None:
         shells = width_A / low_A
         found.append(Operation("low_pass", f"low-pass {low_A:g} Å", _on_data(lambda data: fourier.low_pass(data, shells, EDGE_SHELLS)),
                                is_filter=True, finest_A=low_A))
     if high_A is not None:
         from_shell = width_A / high_A
-        found.append(Operation("high_pass", f"high-pass {high_A:g} Å", _on_data(lambda data: fourier.high_pass(data, from_shell, EDGE_SHELLS)),
-                               is_filter=True))
+        found.append(Operation("high_pass", f"high-pass {high_A:g} Å",
+                               _on_data(lambda data: fourier.high_pass(data, from_shell, EDGE_SHELLS)), is_filter=True))
     if b_factor_A2 is not None:
         found.append(Operation("b_factor", f"B-factor {b_factor_A2:g} Å²",
                                _on_data(lambda data: fourier.apply_b_factor(data, b_factor_A2, voxel_size_A)), is_filter=True))
@@ -170,17 +172,21 @@ def _grey(settings: VolumeSettings, box: int, voxel_size_A: float, idle: list[st
     found: list[Operation] = []
     noise, random_A, factor, seed = settings.add_noise, settings.phase_randomise, settings.scale, settings.seed
     if noise is not None and noise > 0:
-        found.append(Operation("add_noise", f"white noise of {noise:g} times the map's standard deviation",
-                               lambda volume, name, spread: Volume(volume.data + np.float32(noise * spread) * _noise(name, volume.box, seed),
-                                                                   volume.voxel_size_A)))
+        def with_noise(volume: Volume, name: str, spread: float) -> Volume:
+            return Volume(volume.data + np.float32(noise * spread) * _noise(name, volume.box, seed), volume.voxel_size_A)
+
+        found.append(Operation("add_noise", f"white noise of {noise:g} times the map's standard deviation", with_noise))
     if random_A is not None and random_A < 2 * voxel_size_A:
         idle.append(f"phase_randomise {random_A:g} Å is finer than these voxels can show ({2 * voxel_size_A:.4g} Å): it changes nothing")
         random_A = None
     if random_A is not None:
         shell = max(1, round(box * voxel_size_A / random_A))
-        found.append(Operation("phase_randomise", f"phases random from {random_A:g} Å on",
-                               lambda volume, name, _: Volume(fourier.phase_randomise(
-                                   volume.data, shell, generator(seed, KEYS[name], "volume/phases")), volume.voxel_size_A)))
+
+        def with_random_phases(volume: Volume, name: str, _: float) -> Volume:
+            draw = generator(seed, KEYS[name], "volume/phases")
+            return Volume(fourier.phase_randomise(volume.data, shell, draw), volume.voxel_size_A)
+
+        found.append(Operation("phase_randomise", f"phases random from {random_A:g} Å on", with_random_phases))
     if factor is not None:
         if factor == 0:
             raise SettingsError("scale 0", "a factor other than 0", "leave scale unset to keep grey values")

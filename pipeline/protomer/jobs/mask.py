@@ -145,12 +145,17 @@ def write(mask: Volume, frame: Volume, description: str, job: JobRun) -> dict[st
     fraction = float(mask.data.mean())
     with job.output.writing("mask.mrc") as path:
         write_volume(path, mask)
-    report = Report("Mask", job.events.warnings, {"rule": description, "volume": f"{100 * fraction:.2f}% of the box",
+    write_report(mask, frame, description, job)
+    return {"mask": description, "fraction_of_box": round(fraction, 6), "box": mask.box, "voxel_size_A": mask.voxel_size_A}
+
+
+def write_report(mask: Volume, frame: Volume, description: str, job: JobRun) -> None:
+    """report.html."""
+    report = Report("Mask", job.events.warnings, {"rule": description, "volume": f"{100 * float(mask.data.mean()):.2f}% of the box",
                                                   "box": f"{mask.box} voxels of {mask.voxel_size_A:.4g} Å"})
     report.figure(slices_figure(frame, mask), "Central slices of the map with the mask's 0.5 and 0.01 contours.")
     with job.output.writing("report.html") as path:
         path.write_text(report.html(), encoding="utf-8")
-    return {"mask": description, "fraction_of_box": round(fraction, 6), "box": mask.box, "voxel_size_A": mask.voxel_size_A}
 
 
 def plan(inputs: Inputs, settings: MaskSettings, ranks: int, threads: int) -> Plan:
