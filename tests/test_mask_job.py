@@ -146,6 +146,7 @@ def test_a_mask_that_the_box_cuts_off_is_warned_of(files: Path) -> None:
     ({"asymmetric_unit": "C2", "unit_seed": "1,2"}, SettingsError, "3 numbers"),
     ({"asymmetric_unit": "C2", "unit_seed": "20,20,5"}, SettingsError, "its own copy"),
     ({"unit_seed": "20,20,5"}, SettingsError, "unit_seed without asymmetric_unit"),
+    ({"unit_low_pass": "12A"}, SettingsError, "unit_low_pass without asymmetric_unit"),
     ({"model_chains": "A"}, SettingsError, "model_chains without --model")])
 def test_impossible_settings_are_refused(files: Path, settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -11,7 +11,7 @@ from protomer.settings import Input, Job, JobSettings, setting
 class MaskSettings(JobSettings):
     """Settings of `mask`, in the order in which they act."""
 
-    low_pass: float | None = setting(None, "low-pass of the volume before the threshold; unset: none, or that of the rule", unit="A",
+    low_pass: float | None = setting(None, "low-pass of the volume before the threshold; unset: none (the rule has its own)", unit="A",
                                      minimum=0.1)
     threshold: float | None = setting(None, "density at and above this grey value of the (low-passed) volume")
     threshold_fraction: float | None = setting(None, "density at and above this fraction of the maximum of the (low-passed) volume",
@@ -37,6 +37,9 @@ class MaskSettings(JobSettings):
                                             "wedge: flat cuts half-way between a seed and its copies", choices=("watershed", "wedge"))
     unit_seed: str | None = setting(None, "a point inside the unit to keep, 'x,y,z' in voxels from the corner of the box; unset: of the "
                                           "density's peaks the one whose unit cuts the least density")
+    unit_low_pass: float | None = setting(None, "smoothing of the density that the unit follows; unset: 15 Å or 6 voxels, whichever is "
+                                                "coarser; below about 10 Å the gaps between helices look like gaps between molecules",
+                                          unit="A", minimum=0.1)
     soft_edge: float | None = setting(None, "width of the cosine edge; unset: 5 times the resolution, at most an eighth of the box and at "
                                             "least 5 voxels", unit="A", minimum=0.0)
     voxel_size: float | None = setting(None, "voxel size of the .mrc inputs; unset: as their header says", unit="A", minimum=0.01)
@@ -50,8 +53,8 @@ JOB = Job(
             "not), growth, one asymmetric unit, soft edge. Warns where the edge is sharper than the map's resolution, since such a mask "
             "correlates half maps by itself; five times the resolution is safe. "
             "The asymmetric unit is for local refinement of one subunit after symmetry-expand. The watershed follows molecules where their "
-            "contacts are thinner than they are themselves; a finer low_pass sees thinner gaps. Where subunits are entwined no such cut is "
-            "right: cover the chains of a --model with model_chains instead. Look at the contours in the report. "
+            "contacts are thinner than they are themselves. Where subunits are entwined no such cut is right: cover the chains of a --model "
+            "with model_chains instead. Look at the contours in the report. "
             "All inputs share one box and voxel size; `protomer volume --mask M.mrc --set resample=...` and crop or pad bring a mask to "
             "another. "
             "Examples: protomer mask --volume consensus --set threshold_fraction=0.2 --set low_pass=15A --set soft_edge=12A --output mask. "

@@ -42,7 +42,7 @@ def run(inputs: Inputs, settings: MaskSettings, job: JobRun) -> dict[str, Any]:
     description, numbers = f"{start.text}, grown {start.dilate_A:.1f} Å", {}
     if settings.asymmetric_unit is not None:
         density = volume if volume is not None else Volume(grown.astype(np.float32), frame.voxel_size_A)
-        unit = asymmetric_unit(density, grown, start.low_pass_A, inputs, settings)
+        unit = asymmetric_unit(density, grown, inputs, settings)
         grown = unit.voxels & grown if start.others else unit.voxels
         description = f"{description}, {unit.describe(canonical_name(settings.asymmetric_unit))}"
         warn_of_group(unit, settings, job)
@@ -57,7 +57,8 @@ def run(inputs: Inputs, settings: MaskSettings, job: JobRun) -> dict[str, Any]:
 
 def load(inputs: Inputs, settings: MaskSettings) -> tuple[Volume | None, list[Volume]]:
     """The volume and the masks, all on one grid. Raises InputError, and SettingsError for settings of what is not asked for."""
-    for name, needed, given in (("unit_seed", "asymmetric_unit", settings.asymmetric_unit), ("model_chains", "--model", inputs.model)):
+    for name, needed, given in (("unit_seed", "asymmetric_unit", settings.asymmetric_unit),
+                                ("unit_low_pass", "asymmetric_unit", settings.asymmetric_unit), ("model_chains", "--model", inputs.model)):
         if getattr(settings, name) is not None and given is None:
             raise SettingsError(f"{name} without {needed}", f"{name} together with {needed}", f"add {needed}, or unset {name}")
     volume = read_any_volume(inputs.volume, settings.voxel_size) if inputs.volume is not None else None
@@ -76,7 +77,7 @@ def load(inputs: Inputs, settings: MaskSettings) -> tuple[Volume | None, list[Vo
     return volume, others
 
 
-def asymmetric_unit(density: Volume, voxels: np.ndarray, low_pass_A: float | None, inputs: Inputs, settings: MaskSettings) -> Unit:
+def asymmetric_unit(density: Volume, voxels: np.ndarray, inputs: Inputs, settings: MaskSettings) -> Unit:
     """One unit of the voxels, shaped by the density. Raises InputError, SettingsError."""
     group = operators(str(settings.asymmetric_unit), inputs.axes)
     if len(group) == 1:
@@ -86,8 +87,8 @@ def asymmetric_unit(density: Volume, voxels: np.ndarray, low_pass_A: float | Non
     if settings.unit_seed is not None:
         x, y, z = read_numbers("unit_seed", settings.unit_seed, (3,), "px")
         seed = (x, y, z)
-    return find_unit(density, voxels, group, settings.unit_method,
-                     low_pass_A or rule_low_pass_A(density.box, density.voxel_size_A), seed)
+    low_pass_A = settings.unit_low_pass or rule_low_pass_A(density.box, density.voxel_size_A)
+    return find_unit(density, voxels, group, settings.unit_method, low_pass_A, seed)
 
 
 def map_resolution_A(path: Path | None) -> float | None:
@@ -162,4 +163,4 @@ def plan(inputs: Inputs, settings: MaskSettings, ranks: int, threads: int) -> Pl
     """Memory for a handful of copies of the box; seconds from measured rates."""
     volume, others = load(inputs, settings)
     voxels = (volume if volume is not None else others[0]).box ** 3
-    return Plan(memory_bytes=170_000_000 + 23 * voxels, disk_bytes=4 * voxels + 500_000, seconds=1 + voxels * 3.5e-7)
+    return Plan(memory_bytes=200_000_000 + 30 * voxels, disk_bytes=4 * voxels + 500_000, seconds=1 + voxels * 3.5e-7)

@@ -164,5 +164,6 @@ def plan(inputs: Inputs, settings: VolumeSettings, ranks: int, threads: int) -> 
             is_record = path.suffix.lower() in HDF5_ENDINGS
             box, maps = max(box, read_map_record(path).map.box if is_record else read_header(path).shape[-1]), 6 if is_record else maps
     voxels = max(box, settings.pad or 0) ** 3
-    return Plan(memory_bytes=200_000_000 + (40 + 4 * maps) * voxels, disk_bytes=8 * maps * voxels + 1_000_000,
-                seconds=2 + maps * voxels * 1.5e-6)
+    turning = 130 if settings.rotate is not None else 0  # bytes per voxel of the oversampled transform
+    return Plan(memory_bytes=250_000_000 + (30 + turning + 4 * maps) * voxels, disk_bytes=8 * maps * voxels + 1_000_000,
+                seconds=2 + maps * voxels * (1.5e-6 if turning else 3e-7))
