@@ -171,6 +171,8 @@ def test_noise_and_random_phases_are_those_asked_for_and_others_in_each_half_map
     a, b = (new.data - old.data for new, old in zip(noisy.half_maps, before.half_maps, strict=True))
     assert a.std() == pytest.approx(before.map.data.std(), rel=0.02) and abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
     np.testing.assert_allclose(noisy.map.data - before.map.data, (a + b) / 2, atol=1e-4)
+    bits = [made(files, tmp_path / "out", add_noise=1.0, seed=seed).data for seed in (4, 4, 5)]
+    assert np.array_equal(bits[0], bits[1]) and abs(np.corrcoef(*((b - before.map.data).ravel() for b in bits[1:]))[0, 1]) < 0.02
     run(files, tmp_path / "random", "--volume volume.h5", phase_randomise="10A")
     random = read_map_record(tmp_path / "random/volume.h5")
     same = fourier_shell_correlation(random.half_maps.a.data, before.half_maps.a.data)

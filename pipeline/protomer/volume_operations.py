@@ -62,7 +62,9 @@ def operations_of(settings: VolumeSettings, box: int, voxel_size_A: float, motio
     if settings.flip_hand:
         found.append(Operation("flip_hand", "mirrored, z -> -z", lambda volume, *_: mirror_volume(volume), mirror_volume, keeps_fsc=True))
     if motion.angle_deg > 0 or motion.distance_A > 0:
-        text = f"turned by {motion.angle_deg:.2f}°, then moved by {', '.join(f'{s:.2f}' for s in motion.shift_A)} Å"
+        turned = [f"turned by {motion.angle_deg:.2f}°"] * (motion.angle_deg > 0)
+        shifted = [f"moved by {', '.join(f'{s:.2f}' for s in motion.shift_A)} Å"] * (motion.distance_A > 0)
+        text = ", then ".join(turned + shifted)
         found.append(Operation("move", text, lambda volume, *_: move_volume(volume, motion), lambda mask: move_mask(mask, motion),
                                keeps_fsc=True))
     found += _grey(settings, box, voxel_size_A, idle)
