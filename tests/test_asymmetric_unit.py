@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import gemmi
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from protomer.asymmetric_unit import Unit, find_unit, made_symmetric
-from protomer.atom_files import read_atoms
+from protomer.atom_files import placed, read_atoms
 from protomer.errors import SettingsError
+from protomer.formats.mrc import read_volume
 from protomer.mask_rule import find_support
 from protomer.scatterers import AtomModel
 from protomer.shipped_models import shipped_model
 from protomer.symmetry import operators
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
+from protomer_kernels.masks import dilate
 from symmetric_maps import map_of, with_noise
 
 
@@ -86,6 +91,35 @@ def test_the_watershed_of_haemoglobin_is_one_of_its_two_alpha_beta_dimers() -> N
         kept = {chain for chain, value in share.items() if value > 0.5}
         assert kept in ({"A", "B"}, {"C", "D"}), share
         assert all(max(value, 1 - value) > 0.95 for value in share.values()), share
+
+
+def test_the_watershed_of_a_real_map_of_haemoglobin_keeps_two_chains(shared_data: Path) -> None:
+    path = shared_data / "real_maps" / "emd_3488.mrc"
+    volume = read_volume(path)
+    support = find_support(volume)
+    unit = find_unit(volume, dilate(support.voxels, 5.0), operators("C2"), "watershed", support.low_pass_A)
+    atoms = placed(read_atoms(shipped_model("5ni1")), "map", volume.box, volume.voxel_size_A, path)
+    inside = unit.contains(atoms.positions_A / volume.voxel_size_A)
+    share = [float(inside[np.isin(atoms.chain, list(pair))].mean()) for pair in ("AB", "CD")]
+    assert max(share) > 0.97 and min(share) < 0.03
+
+
+def test_entwined_protomers_are_told_apart_but_for_what_they_exchange(shared_data: Path) -> None:
+    structure = gemmi.read_structure(str(shared_data / "models" / "8tsq_MsbA_C2_inward_open.cif"))
+    residues = [(c.name, r) for c in structure[0] for r in c if r.het_flag == "A"]
+    atoms = [(name, r.seqid.num, atom.pos.tolist(), atom.element.atomic_number) for name, r in residues for atom in r]
+    chain, residue = np.array([a[0] for a in atoms]), np.array([a[1] for a in atoms])
+    positions_A, weights = np.array([a[2] for a in atoms]), np.array([a[3] for a in atoms], np.float32)
+    positions_A -= positions_A.mean(axis=0)
+    first, second = positions_A[chain == "A"], positions_A[chain == "B"]
+    axis = Rotation.align_vectors(np.concatenate([second, first]), np.concatenate([first, second]))[0].as_rotvec()
+    positions_A = Rotation.align_vectors([[0, 0, 1.0]], [axis])[0].apply(positions_A)
+    volume = Volume(real_volume(AtomModel(positions_A, weights, 60.0).volume_ft(56, 3.0), 56).astype(np.float32), 3.0)
+    unit = find_unit(volume, find_support(volume).voxels, operators("C2"), "watershed", 15.0)
+    inside, own = unit.contains(positions_A / 3.0), chain == "A"
+    wrong = own & (inside if inside[own].mean() < 0.5 else ~inside)
+    assert 0.15 < wrong.sum() / own.sum() < 0.2
+    assert np.mean((residue[wrong] > 150) & (residue[wrong] < 310)) > 0.9, "helices 4 and 5, which reach over to the other protomer"
 
 
 def test_a_seed_of_ones_own_decides_which_copy_is_kept() -> None:
