@@ -21,6 +21,7 @@ from protomer.shipped_models import shipped_model
 from protomer.symmetry import operators
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
+from protomer_kernels.fourier import pad_volume
 from protomer_kernels.masks import dilate
 from symmetric_maps import map_of, with_noise
 
@@ -69,6 +70,15 @@ def test_as_voxels_the_copies_miss_and_share_no_more_than_their_borders(group: s
     assert copies_of(grown, operators(group)).any(axis=0)[support].all()
     share = unit.voxels.sum() / whole.sum() * len(operators(group))
     assert share == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize(("group", "within"), [("C5", 0.02), ("D3", 0.02), ("D7", 0.02), ("I", 0.07)])  # of I 1,100 voxels are one unit
+def test_the_unit_has_its_share_of_the_map_whether_its_copies_fall_on_voxels_or_between(group: str, within: float) -> None:
+    volume = map_of(group)
+    fine = Volume(pad_volume(volume.data, 120), volume.voxel_size_A * 48 / 120)
+    support = find_support(fine).voxels
+    unit = find_unit(fine, support, operators(group), "watershed", 16.0)
+    assert unit.voxels.sum() * len(operators(group)) == pytest.approx(made_symmetric(support, operators(group)).sum(), rel=within)
 
 
 def test_the_watershed_cuts_less_density_than_the_wedge_and_both_say_so() -> None:

@@ -258,6 +258,14 @@ def test_the_unit_is_chosen_by_its_seed_cut_flat_on_request_and_combined_with_fu
     assert upper.any() and not upper[:24].any()
 
 
+def test_a_mask_can_be_cut_into_units_by_itself(files: Path) -> None:
+    both = np.maximum(*(read_volume(files / f"{name}.mrc").data for name in ("left", "right")))
+    unit, summary = make(files, None, ("left.mrc",), asymmetric_unit="C2", soft_edge=0)
+    copy = np.roll(unit[:, ::-1, ::-1], (1, 1), (1, 2))
+    np.testing.assert_array_equal(np.maximum(unit, copy), both)
+    assert unit.sum() == pytest.approx(both.sum() / 2, rel=0.06) and "the first mask" in summary["mask"]
+
+
 def test_a_map_that_does_not_have_the_group_is_warned_of(dimer: Path, tmp_path: Path) -> None:
     _, right = dimer_mask(dimer, tmp_path / "right", asymmetric_unit="C2")
     _, wrong = dimer_mask(dimer, tmp_path / "wrong", asymmetric_unit="C5")

@@ -3,8 +3,9 @@
 (1) f(x): how far x is from a seed. Its copies under the group are f(g^-1 x), and the unit is where f is the least of them:
         U = {x: f(x) <= f(g^-1 x) for all g}
     The copies g U cover everything and share no more than their borders, whatever f is and however noisy the map.
-(2) watershed: f is the travel time from the seed where a voxel of density d, 1 at the map's 99th percentile, takes max(d, FLOOR)^-2
-    (protomer_kernels.travel_times): copies meet where density is thin, so that the unit follows a molecule
+(2) watershed: f is ln(1 + t), t the travel time from the seed where a voxel of density d, 1 at the map's 99th percentile, takes
+    max(d, FLOOR)^-2 (protomer_kernels.travel_times): copies meet where density is thin, so that the unit follows a molecule. The logarithm
+    changes no comparison; between voxels t itself, whose slope grows 400-fold in thin density, is badly interpolated
 (3) wedge: f = -(x . seed): flat cuts through the box centre, half-way between the seed and its copies
 (4) the seed, unless given: of the peaks of the smoothed map (wedge: of DIRECTIONS), each tried, the one that cuts the least density:
     the sum of d over all pairs of neighbouring voxels in different copies
@@ -90,14 +91,18 @@ def find_unit(volume: Volume, support: np.ndarray, operators: np.ndarray, method
 
 def made_symmetric(support: np.ndarray, operators: np.ndarray) -> np.ndarray:
     """All voxels that are in the support or have a copy in it (bool)."""
-    box, out = len(support), support.copy()
-    weight = support.astype(np.float32)
-    radius = np.sqrt((_offsets(support).astype(np.float64) ** 2).sum(axis=1).max()) + 1
-    axis = np.arange(box) - box // 2
-    near = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= radius**2
+    box, points, near = len(support), _offsets(support), np.zeros_like(support)
     for operator in operators[1:]:
-        left = near & ~out
-        out[left] = _sampled(weight, _offsets(left) @ operator) >= 0.5
+        index = np.rint(points @ operator.T).astype(int) + box // 2
+        x, y, z = index[((index >= 0) & (index < box)).all(axis=1)].T
+        near[z, y, x] = True
+    left = ndimage.binary_dilation(near) & ~support  # a copy's voxels fall between those of the box
+    out, weight, points = support.copy(), support.astype(np.float32), _offsets(left)
+    found = np.zeros(len(points), bool)
+    for operator in operators[1:]:
+        rest = np.flatnonzero(~found)
+        found[rest] = _sampled(weight, points[rest] @ operator) >= 0.5
+    out[left] = found
     return out
 
 
@@ -189,7 +194,7 @@ def _distance(coarse: _Coarse, seed: np.ndarray, method: str) -> Distance:
     slowness = np.clip(coarse.density, FLOOR, 1.0) ** POWER
     middle = len(slowness) // 2
     z, y, x = (float(np.clip(s + middle, 0, len(slowness) - 1)) for s in seed[::-1])
-    times = travel_times(slowness, (z, y, x))
+    times = np.log1p(travel_times(slowness, (z, y, x)))
     return lambda points: np.asarray(ndimage.map_coordinates(times, (points + middle)[:, ::-1].T, order=1, mode="nearest"))
 
 
