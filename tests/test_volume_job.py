@@ -253,6 +253,13 @@ def test_poses_follow_a_map_that_is_centred_on_a_mask_turned_and_moved(files: Pa
     assert "particles_unmoved" not in codes(summary) and summary["particles"] == 6
 
 
+def test_particles_are_centred_on_a_mask_without_their_map_too(files: Path, tmp_path: Path) -> None:
+    assert run(files, tmp_path / "out", "--mask mask.mrc --particles particles.h5", centre_on_mask=True)["warnings"] == []
+    after, rotation = read_particles(tmp_path / "out/particles.h5"), matrices_from_quaternions(posed().rotation)
+    np.testing.assert_allclose(after.shift_A, posed().shift_A - np.einsum("nij,i->nj", rotation, MASK_AT_A)[:, :2], atol=0.02)
+    np.testing.assert_allclose(np.abs((after.rotation * posed().rotation).sum(axis=1)), 1, atol=1e-12)
+
+
 def test_the_error_of_a_mirrored_pose_is_the_mirror_of_its_error() -> None:
     mirror, particle = np.diag([1.0, 1.0, -1.0]), posed(1)
     lower, random = np.tril_indices(5), np.random.default_rng(3)
