@@ -5,19 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gemmi
+import mrcfile
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
+from protomer.atom_files import placed, read_atoms
 from protomer.declarations.mask import JOB
-from protomer.errors import InputError, NotYetError, SettingsError
+from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.job_run import RunOptions, plan_job, run_job
 from protomer.resolution import measure_fsc
+from protomer.scatterers import AtomModel
+from protomer.shipped_models import shipped_model
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels import fourier, masks
+from protomer_kernels.atoms import real_volume
+from protomer_kernels.masks import distance_to
 
 BOX, VOXEL_A = 40, 2.0
+DIMER_BOX, DIMER_A = 48, 2.5
+ORIGIN_A = (-31.5, 12.0, 100.25)
 
 
 def blob(radius_px: float = 6, centre_px: tuple[float, float, float] | None = None) -> np.ndarray:
@@ -34,6 +44,13 @@ def files(tmp_path: Path) -> Path:
     for name, shift in (("left", -3), ("right", 3)):
         write_volume(tmp_path / f"{name}.mrc", Volume(masks.sphere_mask(BOX, 6, 0, (20, 20, 20 + shift)), VOXEL_A))
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are drawn in the test of the rule alone: they take most of a run's time."""
+    if "rule" not in request.node.name:
+        monkeypatch.setattr("protomer.jobs.mask.write_report", lambda *_: None)
 
 
 def make(folder: Path, volume: str | None = "map.mrc", others: tuple[str, ...] = (), **settings: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -90,7 +107,7 @@ def test_masks_are_combined(files: Path, how: str, rule: Any) -> None:
 def test_without_threshold_or_shape_the_rule_decides_and_says_so(files: Path) -> None:
     mask, summary = make(files)
     assert "by rule" in summary["mask"] and mask[20, 20, 20] == 1 and mask[3, 3, 3] == 0
-    assert summary["warnings"] == []
+    assert summary["warnings"] == [] and "by rule" in (files / "out/report.html").read_text()
 
 
 def record_with_resolution(path: Path) -> float:
@@ -125,7 +142,12 @@ def test_a_mask_that_the_box_cuts_off_is_warned_of(files: Path) -> None:
     ({"cylinder": "20"}, SettingsError, "2 numbers"), ({"centre": "a,b,c", "sphere": 20}, SettingsError, "3 numbers"),
     ({"threshold": 1, "threshold_fraction": 0.5}, SettingsError, "both threshold"),
     ({"combine": "xor"}, SettingsError, "one of and, or, not"),
-    ({"asymmetric_unit": "C2"}, NotYetError, "asymmetric_unit")])
+    ({"asymmetric_unit": "C0"}, SettingsError, "C0"), ({"asymmetric_unit": "C1"}, SettingsError, "everything is one unit"),
+    ({"asymmetric_unit": "C2", "unit_seed": "1,2"}, SettingsError, "3 numbers"),
+    ({"asymmetric_unit": "C2", "unit_seed": "20,20,5"}, SettingsError, "its own copy"),
+    ({"unit_seed": "20,20,5"}, SettingsError, "unit_seed without asymmetric_unit"),
+    ({"unit_low_pass": "12A"}, SettingsError, "unit_low_pass without asymmetric_unit"),
+    ({"model_chains": "A"}, SettingsError, "model_chains without --model")])
 def test_impossible_settings_are_refused(files: Path, settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(files, **settings)
@@ -141,10 +163,114 @@ def test_inputs_that_do_not_go_together_are_refused(files: Path) -> None:
         make(files, "map.mrc", ("other.mrc",))
 
 
-def test_an_atomic_model_is_for_a_later_version(files: Path) -> None:
-    (files / "model.cif").write_text("data_x\n")
-    with pytest.raises(NotYetError, match="atomic model"):
-        run_job(JOB, {"volume": str(files / "map.mrc"), "model": str(files / "model.cif")}, {}, RunOptions(files / "out", threads=1))
+def test_inputs_of_another_box_are_refused_with_the_command_that_helps(files: Path) -> None:
+    write_volume(files / "fine.mrc", Volume(np.ones((50,) * 3, np.float32), 1.5))
+    with pytest.raises(InputError) as caught:
+        make(files, "map.mrc", ("fine.mrc",))
+    assert "protomer volume --mask MASK.mrc --set resample=2A --set pad=40" in caught.value.remedy
+
+
+@pytest.fixture(scope="module")
+def dimer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Haemoglobin as a map with its centre of mass in the box centre, and the model as fitted into that map in a viewer."""
+    folder = tmp_path_factory.mktemp("dimer")
+    atoms = placed(read_atoms(shipped_model("5ni1")), "mass", DIMER_BOX, DIMER_A, None)
+    data = real_volume(AtomModel(atoms.positions_A, atoms.weights, 60.0).volume_ft(DIMER_BOX, DIMER_A), DIMER_BOX)
+    write_volume(folder / "map.mrc", Volume(data.astype(np.float32), DIMER_A))
+    with mrcfile.mmap(folder / "map.mrc", mode="r+") as handle:
+        handle.header.origin.x, handle.header.origin.y, handle.header.origin.z = ORIGIN_A
+    structure = gemmi.read_structure(str(shipped_model("5ni1")))
+    structure.setup_entities()
+    structure.remove_waters()
+    for atom, position in zip((a for chain in structure[0] for residue in chain for a in residue), atoms.positions_A, strict=True):
+        atom.pos = gemmi.Position(*(position + np.array(ORIGIN_A) + DIMER_BOX // 2 * DIMER_A))
+    structure.make_mmcif_document().write_file(str(folder / "fitted.cif"))
+    return folder
+
+
+def voxels_of(chains: str) -> tuple[np.ndarray, ...]:
+    """Index of the voxel nearest each atom of some chains in the map of `dimer`."""
+    atoms = placed(read_atoms(shipped_model("5ni1")), "mass", DIMER_BOX, DIMER_A, None).of_chains(chains)
+    return tuple(np.rint(atoms.positions_A[:, ::-1].T / DIMER_A).astype(int) + DIMER_BOX // 2)
+
+
+def dimer_mask(dimer: Path, output: Path, model: str | None = None, others: tuple[Path, ...] = (),
+               **settings: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    inputs = {"volume": str(dimer / "map.mrc"), "model": model, "mask": tuple(map(str, others))}
+    summary = run_job(JOB, inputs, settings, RunOptions(output, overwrite=True, threads=1))
+    return read_volume(output / "mask.mrc").data, summary
+
+
+@pytest.mark.parametrize(("model", "origin"), [("fitted.cif", "map"), ("5ni1", "mass")])
+def test_a_model_is_covered_where_it_was_fitted_or_where_simulate_puts_it(dimer: Path, tmp_path: Path, model: str, origin: str) -> None:
+    path = str(dimer / model) if model != "5ni1" else model
+    mask, summary = dimer_mask(dimer, tmp_path / "out", path, model_origin=origin, soft_edge=0)
+    assert mask[voxels_of("A+B+C+D")].all() and warned(summary) == {"sharp_mask_edge"}
+    one, summary = dimer_mask(dimer, tmp_path / "one", path, model_origin=origin, model_chains="A+B", soft_edge=0)
+    assert one[voxels_of("A+B")].all() and one[voxels_of("C+D")].mean() < 0.15 and "chains A+B" in summary["mask"]
+    radius, _ = dimer_mask(dimer, tmp_path / "wide", path, model_origin=origin, model_radius="8A", soft_edge=0)
+    atoms = placed(read_atoms(shipped_model("5ni1")), "mass", DIMER_BOX, DIMER_A, None)
+    grid = np.stack(np.meshgrid(*[np.arange(DIMER_BOX) - DIMER_BOX // 2] * 3, indexing="ij"), -1)[..., ::-1] * DIMER_A
+    near = cKDTree(atoms.positions_A).query(grid.reshape(-1, 3))[0].reshape(mask.shape) <= 8.0
+    np.testing.assert_array_equal(radius > 0, near)
+
+
+def test_a_model_outside_the_box_or_beside_the_density_is_not_taken_in_silence(dimer: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"atoms of 5ni1.* lie outside the box") as caught:
+        dimer_mask(dimer, tmp_path / "out", "5ni1")
+    assert "model_origin" in caught.value.remedy
+    with pytest.raises(SettingsError, match="names chains Q"):
+        dimer_mask(dimer, tmp_path / "out", "5ni1", model_chains="A+Q", model_origin="mass")
+    shifted = read_volume(dimer / "map.mrc")
+    write_volume(tmp_path / "map.mrc", Volume(np.roll(shifted.data, 24, 0), DIMER_A))
+    _, summary = dimer_mask(tmp_path, tmp_path / "out", "5ni1", model_origin="mass")
+    assert "model_misses_map" in warned(summary)
+
+
+@pytest.mark.parametrize("edge_A", [0.0, 7.5])
+def test_the_asymmetric_unit_of_a_dimer_covers_one_half_and_its_copy_the_other(dimer: Path, tmp_path: Path, edge_A: float) -> None:
+    mask, summary = dimer_mask(dimer, tmp_path / "out", asymmetric_unit="C2", soft_edge=edge_A)
+    whole, _ = dimer_mask(dimer, tmp_path / "whole", soft_edge=0)
+    copy = np.roll(mask[:, ::-1, ::-1], (1, 1), (1, 2))  # a half turn about z through voxel 24
+    assert np.maximum(mask, copy)[whole > 0].min() == 1, "the copies cover the density's mask"
+    both = (mask > 0) & (copy > 0)
+    assert both.sum() <= 0.02 * whole.sum() if edge_A == 0 else distance_to(mask == 1, 6)[both].max() <= edge_A / DIMER_A + 1e-6
+    assert (mask == 1).sum() == pytest.approx(whole.sum() / 2, rel=0.02)
+    kept = [float(mask[voxels_of(chains)].mean()) for chains in ("A+B", "C+D")]
+    if edge_A == 0:
+        assert max(kept) > 0.97 and min(kept) < 0.03
+    assert "one asymmetric unit of C2 by watershed" in summary["mask"] and summary["unit_correlation"] > 0.99
+    x, y, z = (round(s) for s in summary["unit_seed_px"])
+    assert mask[z, y, x] == 1
+
+
+def test_the_unit_is_chosen_by_its_seed_cut_flat_on_request_and_combined_with_further_masks(dimer: Path, tmp_path: Path) -> None:
+    first, summary = dimer_mask(dimer, tmp_path / "first", asymmetric_unit="C2", soft_edge=0)
+    x, y, z = summary["unit_seed_px"]
+    other, _ = dimer_mask(dimer, tmp_path / "other", asymmetric_unit="C2", soft_edge=0, unit_seed=f"{48 - x},{48 - y},{z}")
+    assert (first * other).sum() < 0.02 * first.sum()
+    flat, said = dimer_mask(dimer, tmp_path / "flat", asymmetric_unit="C2", soft_edge=0, unit_method="wedge", unit_seed="40,24,24")
+    assert not flat[:, :, :24].any() and flat[:, :, 25:].any() and "by wedge" in said["mask"]
+    half = np.zeros((DIMER_BOX,) * 3, np.float32)
+    half[24:] = 1
+    write_volume(tmp_path / "upper.mrc", Volume(half, DIMER_A))
+    upper, _ = dimer_mask(dimer, tmp_path / "upper", None, (tmp_path / "upper.mrc",), asymmetric_unit="C2", soft_edge=0, dilate=0)
+    assert upper.any() and not upper[:24].any()
+
+
+def test_a_mask_can_be_cut_into_units_by_itself(files: Path) -> None:
+    both = np.maximum(*(read_volume(files / f"{name}.mrc").data for name in ("left", "right")))
+    unit, summary = make(files, None, ("left.mrc",), asymmetric_unit="C2", soft_edge=0)
+    copy = np.roll(unit[:, ::-1, ::-1], (1, 1), (1, 2))
+    np.testing.assert_array_equal(np.maximum(unit, copy), both)
+    assert unit.sum() == pytest.approx(both.sum() / 2, rel=0.06) and "the first mask" in summary["mask"]
+
+
+def test_a_map_that_does_not_have_the_group_is_warned_of(dimer: Path, tmp_path: Path) -> None:
+    _, right = dimer_mask(dimer, tmp_path / "right", asymmetric_unit="C2")
+    _, wrong = dimer_mask(dimer, tmp_path / "wrong", asymmetric_unit="C5")
+    _, nearly = dimer_mask(dimer, tmp_path / "nearly", asymmetric_unit="D2")
+    assert warned(right) == set() and warned(wrong) == warned(nearly) == {"group_not_carried"}
 
 
 def test_the_plan_says_what_a_box_takes(files: Path) -> None:

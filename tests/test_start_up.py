@@ -45,14 +45,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
-    names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "found", "copies")
+    names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "found", "copies")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
             refine_words(folder, output["refined"]),
             ["reconstruct", "--particles", folder / "refined", "--output", output["reconstructed"]],
             ["postprocess", "--volume", folder / "refined", "--output", output["postprocessed"]],
-            ["mask", "--volume", folder / "refined", "--output", output["mask"]],
+            ["mask", "--volume", folder / "refined", "--set", "asymmetric_unit=C2", "--output", output["mask"]],
+            ["volume", "--volume", folder / "refined", "--set", "rotate=0,0,1,20", "--set", "resample=9A", "--output", output["turned"]],
             ["symmetry-find", "--volume", folder / "refined", "--particles", folder / "refined", "--symmetry", "C2", "--set", "force=true",
              "--output", output["found"]],
             ["symmetry-expand", "--particles", folder / "refined", "--symmetry", "C2", "--output", output["copies"]]]

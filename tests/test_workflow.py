@@ -75,9 +75,9 @@ def test_a_chain_file_with_code_or_a_repeated_name_is_refused(tmp_path: Path) ->
 
 
 def test_a_later_setting_in_a_chain_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "start.mrc").write_text("")
-    entry = {"job": "mask", "volume": "start.mrc", "settings": {"asymmetric_unit": "C2"}}
-    with pytest.raises((NotYetError, SettingsError), match="asymmetric_unit"):
+    (tmp_path / "particles.h5").write_text("")
+    entry = {"job": "reconstruct", "particles": "particles.h5", "settings": {"ewald_sign": "1"}}
+    with pytest.raises((NotYetError, SettingsError), match="ewald_sign"):
         parse_chain({"jobs": {"one": entry}}, tmp_path)
 
 

@@ -107,6 +107,19 @@ def threshold_mask(volume: np.ndarray, level: float) -> np.ndarray:
     return volume >= level
 
 
+def near_points(box: int, points_px: np.ndarray, radius_px: float) -> np.ndarray:
+    """All voxels within `radius_px` of a point (n, 3) [z, y, x], in voxels from the corner; the voxel that holds a point always (bool)."""
+    out = np.zeros((box,) * 3, bool)
+    nearest = np.rint(points_px).astype(np.int64)
+    reach = int(np.ceil(radius_px + 0.5))
+    for step in np.ndindex((2 * reach + 1,) * 3):
+        voxel = nearest + (np.array(step) - reach)
+        within = ((voxel - points_px) ** 2).sum(axis=1) <= radius_px**2
+        keep = (within | (voxel == nearest).all(axis=1)) & ((voxel >= 0) & (voxel < box)).all(axis=1)
+        out[tuple(voxel[keep].T)] = True
+    return out
+
+
 def largest_component(binary: np.ndarray) -> np.ndarray:
     """The largest set of true voxels that touch by their faces (bool); of equally large ones, the first in memory order."""
     labels, number = ndimage.label(binary)

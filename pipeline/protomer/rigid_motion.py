@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from protomer.particles import Particles
 from protomer.volumes import Volume
+from protomer_kernels.fourier import shift_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
@@ -25,6 +26,7 @@ from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
 EDGE_PX = 2.0  # over which a map fades into the solvent where its sphere ends
 ROTATION_TOLERANCE = 1e-6
+MIRROR = np.diag([1.0, 1.0, -1.0])
 _LOWER = np.tril_indices(5)
 
 
@@ -87,6 +89,8 @@ def move_volume(volume: Volume, motion: RigidMotion) -> Volume:
     box, step_A = volume.box, volume.voxel_size_A
     if _is_nothing(motion, step_A):
         return volume
+    if np.array_equal(motion.rotation, np.eye(3)):
+        return _shifted(volume, motion.shift_A)
     sphere = sphere_mask(box, 0.5 * box - 1 - EDGE_PX, EDGE_PX)
     outside = volume.data[sphere == 0]
     solvent = np.float32(np.median(outside))
@@ -95,6 +99,22 @@ def move_volume(volume: Volume, motion: RigidMotion) -> Volume:
     z, y, x = (float(box // 2 + s) for s in motion.shift_A[::-1] / step_A)
     data *= sphere_mask(box, 0.5 * box, 0.0, (z, y, x))  # what the shift brought round from the other side of the box
     return Volume(data + solvent, step_A)
+
+
+def _shifted(volume: Volume, shift_A: np.ndarray) -> Volume:
+    """A map that is moved and not turned: nothing in its corners is lost."""
+    box, solvent = volume.box, np.float32(np.median(volume.data[sphere_mask(volume.box, 0.5 * volume.box - 1, 0.0) == 0]))
+    data = shift_volume(volume.data, shift_A / volume.voxel_size_A)
+    for axis, by in enumerate(shift_A[::-1] / volume.voxel_size_A):
+        source = np.arange(box) - by
+        came_round = (source < -1e-6) | (source > box - 1 + 1e-6)
+        data[tuple(came_round if other == axis else slice(None) for other in range(3))] = solvent
+    return Volume(data, volume.voxel_size_A)
+
+
+def mirror_volume(volume: Volume) -> Volume:
+    """A map or mask of the other hand: z -> -z about voxel box // 2, without interpolation."""
+    return Volume(np.ascontiguousarray(np.roll(volume.data[::-1], 1 - volume.box % 2, axis=0)), volume.voxel_size_A)
 
 
 def moved_transform(data: np.ndarray, rotation: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
@@ -130,6 +150,16 @@ def move_particles(particles: Particles, motion: RigidMotion) -> Particles:
     covariance = _moved_covariance(particles.pose_covariance, rotation, motion)
     moved = particles.with_columns(rotation=quaternions_from_matrices(rotation), shift_A=shift_A, pose_covariance=covariance)
     return replace(moved, operators=particles.operators.moved(motion.rotation, motion.shift_A))
+
+
+def mirror_particles(particles: Particles) -> Particles:
+    """The poses in which the mirrored map (mirror_volume) has the same images: R' = M R M, M = diag(1, 1, -1), shifts unchanged. Errors
+    omega about the map's axes become -M omega."""
+    rotation = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
+    sign = np.array([-1.0, -1.0, 1.0, 1.0, 1.0])
+    covariance = particles.pose_covariance * (sign[_LOWER[0]] * sign[_LOWER[1]])
+    mirrored = particles.with_columns(rotation=quaternions_from_matrices(rotation), pose_covariance=covariance)
+    return replace(mirrored, operators=particles.operators.mirrored())
 
 
 def _moved_covariance(packed: np.ndarray, rotation: np.ndarray, motion: RigidMotion) -> np.ndarray:

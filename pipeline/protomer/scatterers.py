@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from protomer.errors import InputError, SettingsError
+from protomer.atom_files import read_atoms
+from protomer.errors import SettingsError
 from protomer.volumes import Volume
 from protomer_kernels.atoms import envelope, image_grid_ft, spread_images, volume_ft_of_atoms
 from protomer_kernels.nufft import OVERSAMPLING, half_plane_frequencies, window_table
@@ -172,23 +173,11 @@ def read_atom_model(path: str | Path, bfactor_A2: float, subunits: str | None = 
     fixed as one more body, the last; "each" makes every chain a body; None makes one body of all.
     Raises InputError for a file that holds no atoms, SettingsError for a chain that is not in the model.
     """
-    import gemmi
-
-    try:
-        structure = gemmi.read_structure(str(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an atomic model: {error}", "a PDB or mmCIF file",
-                         "check the path and the format") from error
-    structure.setup_entities()
-    structure.remove_waters()
-    chains = [(chain.name, atom) for chain in structure[0] for residue in chain for atom in residue] if len(structure) else []
-    if not chains:
-        raise InputError(f"{path} holds no atoms", "a PDB or mmCIF file with coordinates", "check that the file is the model you mean")
-    body = _body_of_chains(list(dict.fromkeys(name for name, _ in chains)), subunits)
-    number = np.array([body[name] for name, _ in chains])
+    atoms = read_atoms(path)
+    body = _body_of_chains(list(dict.fromkeys(atoms.chain)), subunits)
+    number = np.array([body[name] for name in atoms.chain])
     order = np.argsort(number, kind="stable")
-    positions_A = np.array([atom.pos.tolist() for _, atom in chains])[order]
-    weights = np.array([max(atom.element.atomic_number, 1) for _, atom in chains], np.float32)[order]
+    positions_A, weights = atoms.positions_A[order], atoms.weights[order]
     starts = np.unique(number[order], return_index=True)[1]
     return AtomModel(positions_A - np.average(positions_A, axis=0, weights=weights), weights, bfactor_A2, tuple(int(s) for s in starts))
 

@@ -93,3 +93,16 @@ def _read_text(name: str, value: Any, choices: Sequence[str]) -> str:
     if choices and value not in choices:
         raise SettingsError(f"setting {name}: {value!r}", "one of " + ", ".join(choices), f"write for example {name}={choices[0]}")
     return value
+
+
+def read_numbers(name: str, text: str, counts: Sequence[int], unit: str = "") -> list[float]:
+    """Numbers with commas between them, each with its unit or without, in text that a setting holds. Raises SettingsError.
+
+    counts: how many there may be.
+    """
+    parts = [_NUMBER.fullmatch(part.strip()) for part in text.split(",")]
+    values = [float(part.group(1)) for part in parts if part is not None and plain_unit(part.group(2)) in ("", plain_unit(unit))]
+    if len(values) != len(parts) or len(values) not in counts or not all(math.isfinite(value) for value in values):
+        raise SettingsError(f"setting {name}: {text!r}", f"{' or '.join(map(str, counts))} numbers with commas between",
+                            f"write {name}={','.join(['50'] * counts[0])}")
+    return values

@@ -41,6 +41,7 @@ class Header:
     voxel_size_A: tuple[float, float, float]  # x, y, z; 0 where the header does not say
     axes: tuple[int, int, int]  # which of x (1), y (2), z (3) the columns, rows and sections are
     file_bytes: int
+    origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x, y, z of the first voxel, as programs that show maps take it
 
     @property
     def section_bytes(self) -> int:
@@ -84,8 +85,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     cell = (float(words["cella"]["x"]), float(words["cella"]["y"]), float(words["cella"]["z"]))
     voxel = tuple(c / m if m > 0 and np.isfinite(c) and c > 0 else 0.0 for c, m in zip(cell, sampling, strict=True))
     axes = (int(words["mapc"]), int(words["mapr"]), int(words["maps"]))
-    return Header(shape, dtype, HEADER_BYTES + max(0, int(words["nsymbt"])), (voxel[0], voxel[1], voxel[2]),
-                  axes if sorted(axes) == [1, 2, 3] else (1, 2, 3), size)
+    axes = axes if sorted(axes) == [1, 2, 3] else (1, 2, 3)
+    return Header(shape, dtype, HEADER_BYTES + max(0, int(words["nsymbt"])), (voxel[0], voxel[1], voxel[2]), axes, size,
+                  _origin(words, axes, voxel))
+
+
+def _origin(words: np.ndarray, axes: tuple[int, int, int], voxel_A: tuple[float, ...]) -> tuple[float, float, float]:
+    """The header's origin, or where that is zero its start (columns, rows, sections) times the voxel size."""
+    origin = [float(words["origin"][name]) for name in "xyz"]
+    if not any(origin) or not np.isfinite(origin).all():
+        starts = dict(zip(axes, (int(words[name]) for name in ("nxstart", "nystart", "nzstart")), strict=True))
+        origin = [starts[axis] * voxel_A[axis - 1] for axis in (1, 2, 3)]
+    return origin[0], origin[1], origin[2]
 
 
 def _words(raw: bytes, order: ByteOrder) -> np.ndarray:
@@ -131,8 +142,8 @@ def _bytes_are_unsigned(raw: bytes, order: ByteOrder) -> bool:
 def read_volume(path: str | os.PathLike[str], voxel_size_A: float | None = None) -> Volume:
     """Read a cubic map as float32 [z, y, x] whatever its mode, byte order and axis order; `voxel_size_A` overrides the header's.
 
-    The header's origin and start are not used: the centre is at box//2. Raises InputError for a truncated, non-cubic or non-finite map, and
-    where neither header nor caller gives a voxel size.
+    The header's origin and start are not used here: the centre is at box//2. Raises InputError for a truncated, non-cubic or non-finite
+    map, and where neither header nor caller gives a voxel size.
     """
     header = read_header(path)
     if header.file_bytes < header.expected_bytes:

@@ -1,4 +1,4 @@
-"""mask: shapes, thresholds and other masks -> mask.mrc."""
+"""mask: shapes, thresholds, models, asymmetric units and other masks -> mask.mrc."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from protomer.asymmetric_unit import Unit, find_unit
 from protomer.declarations.mask import MaskSettings
-from protomer.errors import InputError, NotYetError, SettingsError
+from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume, read_map_record
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.job_run import Inputs, JobRun, Plan
-from protomer.mask_rule import find_support
+from protomer.mask_rule import rule_low_pass_A
+from protomer.mask_start import LEAST_AT_ATOMS, combine, density_at_atoms, model_atoms, starting_voxels
 from protomer.report.build import Report
 from protomer.report.figures import slices_figure
+from protomer.setting_values import read_numbers
+from protomer.symmetry import canonical_name, operators
 from protomer.volumes import Volume
 from protomer_kernels import masks
-from protomer_kernels.fourier import low_pass
 
 EDGE_RESOLUTIONS = 5.0  # default soft edge in units of the resolution
 EDGE_BOX_FRACTION = 1 / 8  # and its largest share of the box
 EDGE_FEWEST_PX = 5.0
+LEAST_CORRELATION = 0.5  # of a map with its copies, below which its group is doubted
 
 
 def run(inputs: Inputs, settings: MaskSettings, job: JobRun) -> dict[str, Any]:
@@ -29,34 +33,62 @@ def run(inputs: Inputs, settings: MaskSettings, job: JobRun) -> dict[str, Any]:
     volume, others = load(inputs, settings)
     frame = volume if volume is not None else others[0]
     resolution_A = map_resolution_A(inputs.volume)
-    started = starting_voxels(volume, others, frame, settings)
-    combined = combine(started["voxels"], started["others"], settings.combine)
+    start = starting_voxels(volume, others, inputs, settings)
+    combined = combine(start.voxels, start.others, settings.combine)
     if not combined.any():
         raise InputError("no voxel is left in the mask", "density above the threshold inside the shape",
                          "lower the threshold, or look at the map's grey values")
-    grown = masks.dilate(combined, started["dilate_A"] / frame.voxel_size_A) if started["dilate_A"] else combined
-    edge_A = soft_edge_A(settings, frame, resolution_A or started["low_pass_A"])
+    grown = masks.dilate(combined, start.dilate_A / frame.voxel_size_A) if start.dilate_A else combined
+    description, numbers = f"{start.text}, grown {start.dilate_A:.1f} Å", {}
+    if settings.asymmetric_unit is not None:
+        density = volume if volume is not None else Volume(grown.astype(np.float32), frame.voxel_size_A)
+        unit = asymmetric_unit(density, grown, inputs, settings)
+        grown = unit.voxels & grown if start.others else unit.voxels
+        description = f"{description}, {unit.describe(canonical_name(settings.asymmetric_unit))}"
+        warn_of_group(unit, settings, job)
+        numbers = {"unit_seed_px": [round(s, 3) for s in unit.seed_px], "unit_cut": round(unit.cut, 4),
+                   "unit_correlation": round(unit.correlation, 4)}
+    edge_A = soft_edge_A(settings, frame, resolution_A or start.low_pass_A)
     mask = Volume(masks.soft_edge(grown, edge_A / frame.voxel_size_A), frame.voxel_size_A)
     warn_of_trouble(mask, grown, edge_A, resolution_A, job)
-    description = f"{started['text']}, grown {started['dilate_A']:.1f} Å, soft edge {edge_A:.1f} Å"
-    return write(mask, frame, description, job)
+    warn_of_model(volume, inputs, settings, job)
+    return {**write(mask, frame, f"{description}, soft edge {edge_A:.1f} Å", job), **numbers}
 
 
 def load(inputs: Inputs, settings: MaskSettings) -> tuple[Volume | None, list[Volume]]:
-    """The volume and the masks, all on one grid. Raises InputError, NotYetError."""
-    if inputs.model is not None:
-        raise NotYetError("a mask from an atomic model")
+    """The volume and the masks, all on one grid. Raises InputError, and SettingsError for settings of what is not asked for."""
+    for name, needed, given in (("unit_seed", "asymmetric_unit", settings.asymmetric_unit),
+                                ("unit_low_pass", "asymmetric_unit", settings.asymmetric_unit), ("model_chains", "--model", inputs.model)):
+        if getattr(settings, name) is not None and given is None:
+            raise SettingsError(f"{name} without {needed}", f"{name} together with {needed}", f"add {needed}, or unset {name}")
     volume = read_any_volume(inputs.volume, settings.voxel_size) if inputs.volume is not None else None
     others = [read_volume(path, settings.voxel_size) for path in inputs.mask or () if path is not None]
     present = [*([volume] if volume is not None else []), *others]
     if not present:
         raise InputError("neither --volume nor --mask was given", "one of them: it says the box and the voxel size",
-                         "add --volume, also for a sphere or a cylinder")
+                         "add --volume, also for a sphere, a cylinder or a model")
+    first = present[0]
     for other in present[1:]:
-        if other.box != present[0].box or abs(other.voxel_size_A / present[0].voxel_size_A - 1) > 1e-3:
-            raise InputError(f"inputs of box {present[0].box} at {present[0].voxel_size_A:.4g} Å and box {other.box} at "
-                             f"{other.voxel_size_A:.4g} Å", "one box and voxel size", "resample one of them first")
+        if other.box != first.box or abs(other.voxel_size_A / first.voxel_size_A - 1) > 1e-3:
+            raise InputError(f"inputs of box {first.box} at {first.voxel_size_A:.4g} Å and box {other.box} at "
+                             f"{other.voxel_size_A:.4g} Å", "one box and voxel size",
+                             f"bring the other to the first: protomer volume --mask MASK.mrc --set resample={first.voxel_size_A:.4g}A "
+                             f"--set {'pad' if other.box * other.voxel_size_A < first.box * first.voxel_size_A else 'crop'}={first.box}")
     return volume, others
+
+
+def asymmetric_unit(density: Volume, voxels: np.ndarray, inputs: Inputs, settings: MaskSettings) -> Unit:
+    """One unit of the voxels, shaped by the density. Raises InputError, SettingsError."""
+    group = operators(str(settings.asymmetric_unit), inputs.axes)
+    if len(group) == 1:
+        raise SettingsError(f"asymmetric_unit {settings.asymmetric_unit}", "a group with at least one axis, such as C2",
+                            "leave it unset: without symmetry everything is one unit")
+    seed = None
+    if settings.unit_seed is not None:
+        x, y, z = read_numbers("unit_seed", settings.unit_seed, (3,), "px")
+        seed = (x, y, z)
+    low_pass_A = settings.unit_low_pass or rule_low_pass_A(density.box, density.voxel_size_A)
+    return find_unit(density, voxels, group, settings.unit_method, low_pass_A, seed)
 
 
 def map_resolution_A(path: Path | None) -> float | None:
@@ -66,84 +98,6 @@ def map_resolution_A(path: Path | None) -> float | None:
     fsc = read_map_record(path).fsc
     resolution_A = fsc.resolution_A_at("corrected") if fsc is not None else float("inf")
     return resolution_A if np.isfinite(resolution_A) else None
-
-
-def starting_voxels(volume: Volume | None, others: list[Volume], frame: Volume, settings: MaskSettings) -> dict[str, Any]:
-    """What the mask starts from (`voxels`, bool), the masks still to be combined, and what was decided, in numbers and words."""
-    shape, shape_text = shape_voxels(frame, settings)
-    has_threshold = settings.threshold is not None or settings.threshold_fraction is not None
-    by_rule = volume is not None and shape is None and not has_threshold
-    low_pass_A, dilate_A = settings.low_pass, settings.dilate or 0.0
-    if by_rule and volume is not None:
-        support = find_support(volume)
-        voxels, low_pass_A = support.voxels, support.low_pass_A
-        text = f"by rule: low-pass {low_pass_A:.1f} Å, threshold {support.level:.3g}"
-        dilate_A = settings.dilate if settings.dilate is not None else low_pass_A / 3
-    elif has_threshold:
-        voxels, text = threshold_voxels(volume, settings)
-        if shape is not None:
-            voxels, text = voxels & shape, f"{text}, inside a {shape_text}"
-    elif shape is not None:
-        voxels, text = shape, shape_text
-    else:
-        voxels, text, others = others[0].data > 0.5, "the first mask", others[1:]
-    if by_rule if settings.largest is None else settings.largest:
-        voxels, text = masks.largest_component(voxels), f"{text}, largest part"
-    if by_rule if settings.fill_holes is None else settings.fill_holes:
-        voxels, text = masks.fill_holes(voxels), f"{text}, holes filled"
-    if others:
-        text = f"{text}, {settings.combine} {len(others)} more mask{'s' * (len(others) > 1)}"
-    return {"voxels": voxels, "others": others, "text": text, "low_pass_A": low_pass_A, "dilate_A": dilate_A}
-
-
-def shape_voxels(frame: Volume, settings: MaskSettings) -> tuple[np.ndarray | None, str]:
-    """The voxels of the sphere or cylinder asked for, or None. Raises SettingsError."""
-    if settings.sphere is not None and settings.cylinder is not None:
-        raise SettingsError("both sphere and cylinder are set", "one shape at a time", "make two masks and combine them with --mask")
-    centre = None
-    if settings.centre is not None:
-        x, y, z = numbers("centre", settings.centre, 3)
-        centre = (z, y, x)
-    if settings.sphere is not None:
-        return masks.sphere_mask(frame.box, settings.sphere / 2 / frame.voxel_size_A, 0, centre) > 0, f"sphere of {settings.sphere:g} Å"
-    if settings.cylinder is not None:
-        diameter_A, height_A = numbers("cylinder", settings.cylinder, 2)
-        radius_px, height_px = diameter_A / 2 / frame.voxel_size_A, height_A / frame.voxel_size_A
-        return masks.cylinder_mask(frame.box, radius_px, height_px, 0, centre) > 0, f"cylinder of {diameter_A:g} by {height_A:g} Å"
-    return None, ""
-
-
-def numbers(name: str, text: str, count: int) -> list[float]:
-    """Comma-separated numbers. Raises SettingsError."""
-    try:
-        values = [float(part.strip().removesuffix("Å").removesuffix("A")) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count or not np.isfinite(values).all():
-        raise SettingsError(f"setting {name}: {text!r}", f"{count} numbers with commas between", f"write {name}={','.join(['50'] * count)}")
-    return values
-
-
-def threshold_voxels(volume: Volume | None, settings: MaskSettings) -> tuple[np.ndarray, str]:
-    """Density at or above the threshold after the low-pass. Raises InputError, SettingsError."""
-    if volume is None:
-        raise InputError("a threshold was set but no --volume given", "a volume to threshold", "add --volume, or use only --mask")
-    if settings.threshold is not None and settings.threshold_fraction is not None:
-        raise SettingsError("both threshold and threshold_fraction are set", "one of them", "unset one")
-    data, text = volume.data, ""
-    if settings.low_pass is not None:
-        data = low_pass(data, volume.box * volume.voxel_size_A / settings.low_pass, 2)
-        text = f"low-pass {settings.low_pass:g} Å, "
-    level = settings.threshold if settings.threshold is not None else (settings.threshold_fraction or 0.0) * float(data.max())
-    return masks.threshold_mask(data, level), f"{text}threshold {level:.4g}"
-
-
-def combine(voxels: np.ndarray, others: list[Volume], how: str) -> np.ndarray:
-    """The voxels and, or, and not those above 0.5 in each of the other masks."""
-    for other in others:
-        theirs = other.data > 0.5
-        voxels = voxels & theirs if how == "and" else voxels | theirs if how == "or" else voxels & ~theirs
-    return voxels
 
 
 def soft_edge_A(settings: MaskSettings, frame: Volume, resolution_A: float | None) -> float:
@@ -160,7 +114,8 @@ def warn_of_trouble(mask: Volume, grown: np.ndarray, edge_A: float, resolution_A
     if edge_A < limit_A:
         known = "the map's resolution" if resolution_A else "the finest detail of these voxels (the map's resolution is not known)"
         job.events.warn("sharp_mask_edge", f"the soft edge of {edge_A:.1f} Å is shorter than {limit_A:.1f} Å, {known}: such a mask "
-                                           "correlates half maps by itself")
+                                           f"correlates half maps by itself; {EDGE_RESOLUTIONS * limit_A:.0f} Å, "
+                                           f"{EDGE_RESOLUTIONS:g} times it, is safe")
     faces = [mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)]
     if max(faces) > 0.5:
         job.events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
@@ -168,21 +123,44 @@ def warn_of_trouble(mask: Volume, grown: np.ndarray, edge_A: float, resolution_A
         job.events.warn("mask_is_large", f"the mask covers {100 * grown.mean():.0f}% of the box, most of which is usually solvent")
 
 
+def warn_of_group(unit: Unit, settings: MaskSettings, job: JobRun) -> None:
+    """Warn of a map that does not have the group."""
+    if unit.correlation < LEAST_CORRELATION:
+        job.events.warn("group_not_carried", f"under the operator of {settings.asymmetric_unit} that fits worst the smoothed map agrees "
+                                             f"with its copy by {unit.correlation:.2f} only: it is noisy, or lacks this group about "
+                                             "the box centre; see protomer symmetry-find, which also moves a map onto its axes")
+
+
+def warn_of_model(volume: Volume | None, inputs: Inputs, settings: MaskSettings, job: JobRun) -> None:
+    """Warn of a model that lies where the map has no density."""
+    if inputs.model is None or volume is None:
+        return
+    found = density_at_atoms(volume, model_atoms(volume, inputs, settings))
+    if found < LEAST_AT_ATOMS:
+        job.events.warn("model_misses_map", f"at the model's atoms the map is {found:.2f} standard deviations above its mean: with "
+                                            f"model_origin={settings.model_origin} the model does not lie in the density; choose another")
+
+
 def write(mask: Volume, frame: Volume, description: str, job: JobRun) -> dict[str, Any]:
     """Write the mask and a report that shows it on the map."""
     fraction = float(mask.data.mean())
     with job.output.writing("mask.mrc") as path:
         write_volume(path, mask)
-    report = Report("Mask", job.events.warnings, {"rule": description, "volume": f"{100 * fraction:.2f}% of the box",
+    write_report(mask, frame, description, job)
+    return {"mask": description, "fraction_of_box": round(fraction, 6), "box": mask.box, "voxel_size_A": mask.voxel_size_A}
+
+
+def write_report(mask: Volume, frame: Volume, description: str, job: JobRun) -> None:
+    """report.html."""
+    report = Report("Mask", job.events.warnings, {"rule": description, "volume": f"{100 * float(mask.data.mean()):.2f}% of the box",
                                                   "box": f"{mask.box} voxels of {mask.voxel_size_A:.4g} Å"})
     report.figure(slices_figure(frame, mask), "Central slices of the map with the mask's 0.5 and 0.01 contours.")
     with job.output.writing("report.html") as path:
         path.write_text(report.html(), encoding="utf-8")
-    return {"mask": description, "fraction_of_box": round(fraction, 6), "box": mask.box, "voxel_size_A": mask.voxel_size_A}
 
 
 def plan(inputs: Inputs, settings: MaskSettings, ranks: int, threads: int) -> Plan:
     """Memory for a handful of copies of the box; seconds from measured rates."""
     volume, others = load(inputs, settings)
     voxels = (volume if volume is not None else others[0]).box ** 3
-    return Plan(memory_bytes=170_000_000 + 23 * voxels, disk_bytes=4 * voxels + 500_000, seconds=1 + voxels * 3.5e-7)
+    return Plan(memory_bytes=200_000_000 + 30 * voxels, disk_bytes=4 * voxels + 500_000, seconds=1 + voxels * 3.5e-7)

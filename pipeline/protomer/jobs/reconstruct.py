@@ -28,12 +28,10 @@ from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
 from protomer.report.symmetry_pictures import operator_figure
+from protomer.rigid_motion import mirror_particles
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane, largest_radius
-from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
-
-MIRROR = np.diag([1.0, 1.0, -1.0])
 
 
 def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
@@ -58,10 +56,7 @@ def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
     particles = read_particles(inputs.particles)
     if not particles.has_poses:
         raise InputError(f"the particles of {inputs.particles} have no poses", "particles with rotations and shifts", "refine them first")
-    if not settings.flip_hand:
-        return particles
-    mirrored = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
-    return replace(particles.with_columns(rotation=quaternions_from_matrices(mirrored)), operators=particles.operators.mirrored())
+    return mirror_particles(particles) if settings.flip_hand else particles
 
 
 def warn_of_copies(particles: Particles, operators: OperatorSet, events: Events) -> None:

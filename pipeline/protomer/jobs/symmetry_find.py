@@ -98,11 +98,7 @@ def move(given: Given, motion: RigidMotion) -> Given:
     """Everything moved by one motion."""
     record = given.record
     if record is not None:
-        record = replace(record, half_maps=record.half_maps.map(lambda half: move_volume(half, motion)),
-                         map=move_volume(record.map, motion),
-                         sharpened=None if record.sharpened is None else move_volume(record.sharpened, motion),
-                         refinement_mask=None if record.refinement_mask is None else move_mask(record.refinement_mask, motion),
-                         fsc_mask=None if record.fsc_mask is None else move_mask(record.fsc_mask, motion))
+        record = record.changed(lambda volume, _: move_volume(volume, motion), lambda mask: move_mask(mask, motion))
     volume = record.map if record is not None else move_volume(given.map, motion)
     mask = None if given.mask is None else move_mask(given.mask, motion)
     return Given(volume, record, mask, None if given.particles is None else move_particles(given.particles, motion))
