@@ -32,13 +32,12 @@ class StackWriter:
         if self._dtype.itemsize == 2 and not float(np.abs(images).max(initial=0.0)) <= LARGEST_HALF_FLOAT:
             raise InputError(f"grey values beyond {LARGEST_HALF_FLOAT:g}", "values that a float16 stack can hold",
                              "import with normalise on, or write float32 images")
-        self._put(np.ascontiguousarray(images, self._dtype))
+        self._put(np.ascontiguousarray(images, self._dtype).reshape(-1).view(np.uint8).data)
         self._left -= len(images)
 
-    def _put(self, data: np.ndarray | bytes) -> None:
-        view = memoryview(data).cast("B")
-        self._file.write(view)
-        self._digest.update(view)
+    def _put(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
 
     def finish(self) -> str:
         """The SHA-256 of the whole file in hexadecimal. Raises ValueError where images are missing."""
