@@ -1,11 +1,11 @@
 """Do the half maps describe the images that they are to be taken from? Measured on a sample of each half-set, before anything is written.
 
 Whitened images X are compared with views of the part that stays (K) and of the part that goes (R), both without any weight:
-(1) X = a K + b R + noise, least squares: a = b = 1 where the map was made from these images at these poses, noise or none, since a
-    reconstruction is the least-squares solution itself
+(1) X = a K + b R + noise, least squares: a and b are near 1 where the map was made from these images at these poses, noise or none,
+    since a reconstruction is the least-squares solution itself (less near where images are few and the support cuts their noise)
 (2) the same for X less what is taken: b is then what remains of the rest
-(3) X against views of half the difference of the half maps, mostly noise: 1 where X is one of the images whose noise that is; -1 where
-    the half-sets were exchanged; 0 where the maps come from other images or another split
+(3) X against views of half the difference of the half maps, mostly noise: near 1 where X is one of the images whose noise that is; -1
+    where the half-sets were exchanged; 0 where the maps come from other images or another split
 (4) contrast: spread of the images' own slopes against K + R beyond what noise gives (DerSimonian & Laird 1986, Control. Clin. Trials 7,
     177, eq. 8)
 """

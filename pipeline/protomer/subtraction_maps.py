@@ -18,7 +18,7 @@ from protomer.events import Events
 from protomer.finishing import require_mask_values
 from protomer.local_start import mask_in_box
 from protomer.map_agreement import mean_of
-from protomer.mask_rule import mask_by_rule
+from protomer.mask_rule import support_by_rule
 from protomer.refinement_start import resampled
 from protomer.resolution import FscSet
 from protomer.volumes import Halves, MapRecord, Volume
@@ -78,7 +78,7 @@ def read_keep_mask(mask: Volume, name: str, box: int, pixel_A: float, events: Ev
                          "make one with `protomer mask`")
     if max(mask.data.take(face, axis).max() for axis in range(3) for face in (0, -1)) > 0.5:
         events.warn("mask_touches_box", "the mask reaches the faces of the box and is cut off there")
-    return mask_in_box(mask, name, box, pixel_A, events)
+    return Volume(mask_in_box(mask, name, box, pixel_A, events).data, pixel_A)
 
 
 def read_support(support: Volume, name: str) -> tuple[Volume, str]:
@@ -91,7 +91,7 @@ def read_support(support: Volume, name: str) -> tuple[Volume, str]:
 
 
 def _support_by_rule(record: MapRecord, events: Events) -> tuple[Volume, str]:
-    made = mask_by_rule(record.half_maps)
+    made = support_by_rule(record.half_maps)
     if not made.found_density:
         events.warn("no_density", "the rule for the support found no density above the noise: what is taken comes from a sphere and is "
                     "mostly noise; give --support")
