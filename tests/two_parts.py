@@ -13,9 +13,12 @@ from scipy.ndimage import distance_transform_edt
 from protomer.declarations.subtract import JOB
 from protomer.formats.hdf5 import write_map_record, write_particles
 from protomer.formats.mrc import write_volume
+from protomer.image_uids import image_uids
 from protomer.job_run import RunOptions, run_job
 from protomer.operator_sets import OperatorSet
 from protomer.particles import Particles
+from protomer.provenance import file_digest
+from protomer.resolution import measure_fsc
 from protomer.scatterers import AtomModel
 from protomer.simulation import SimulatedData, Simulator, simulate_dataset
 from protomer.simulation_draws import SimulationDesign
@@ -56,7 +59,10 @@ class Images:
 
     def particles(self, folder: Path) -> Particles:
         """In folder/images.mrcs, at their true poses, optics as designed."""
-        return replace(as_particles(self.data, folder), optics_groups=(optics_of(self.data.design),))
+        particles, digest = as_particles(self.data, folder), file_digest(folder / "images.mrcs")
+        stacks = (replace(particles.stacks[0], digest=digest),)
+        uid = image_uids(stacks, particles.stack, particles.stack_index)
+        return replace(particles.with_columns(image_uid=uid), optics_groups=(optics_of(self.data.design),), stacks=stacks)
 
 
 @functools.cache
@@ -76,11 +82,16 @@ def record_of(half_maps: Halves[np.ndarray]) -> MapRecord:
     return MapRecord(Halves(Volume(a, PIXEL_A), Volume(b, PIXEL_A)), Volume(0.5 * (a + b), PIXEL_A))
 
 
+def with_fsc(record: MapRecord) -> MapRecord:
+    """The same with the FSC in a mask around both parts."""
+    return replace(record, fsc=measure_fsc(record.half_maps, mask_around(parts()[2]), "known", 0))
+
+
 def data_set(folder: Path, shown: Images, particles: Particles | None = None) -> Path:
     """particles.h5, volume.h5 (from these images at their poses) and mask.mrc (the first part) in a folder."""
     given = particles or shown.particles(folder)
     write_particles(folder / "particles.h5", given)
-    write_map_record(folder / "volume.h5", record_of(rebuilt(given, OperatorSet.identity())[0]))
+    write_map_record(folder / "volume.h5", with_fsc(record_of(rebuilt(given, OperatorSet.identity())[0])))
     write_volume(folder / "mask.mrc", mask_around(parts()[0]))
     return folder
 

@@ -89,7 +89,7 @@ def _posed_about(particles: Particles, centre_A: np.ndarray, pixel_A: float) -> 
     if magnification is not None:
         shift_A = particles.shift_A + np.einsum("nji,nj->ni", magnification, shift_A - particles.shift_A)
     moves = np.rint(shift_A / pixel_A).astype(np.int64)
-    return moved.with_columns(shift_A=shift_A - moves * pixel_A), moves
+    return moved.with_columns(rotation=particles.rotation, shift_A=shift_A - moves * pixel_A), moves
 
 
 def _wavelength_times_defocus_A2(particles: Particles) -> float:
