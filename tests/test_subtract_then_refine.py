@@ -18,20 +18,21 @@ from reconstructions import as_particles, rebuilt
 from refinement_runs import protomer
 from two_parts import BOX, PIXEL_A, mask_around, parts
 
-PRIOR = ("--set", "rotation_prior=5deg", "--set", "shift_prior=2A")
+PRIOR = ("--set", "rotation_prior=5deg", "--set", "shift_prior=2A", "--set", "max_alignment_resolution=10A")
 
 
 def moving() -> SimulatedData:
     """Both parts, each turned by 5 degrees rms about each axis and moved by 1 Å."""
     one, _, both = parts()
     model = AtomModel(both.positions_A, both.weights, both.bfactor_A2, (0, len(one.weights)))
-    return simulate_dataset(model, SimulationDesign(400, BOX, PIXEL_A, 0.3, seed=4, motion_rotation_rad=np.deg2rad(5.0), motion_shift_A=1.0))
+    design = SimulationDesign(160, BOX, PIXEL_A, 0.4, seed=4, motion_rotation_rad=np.deg2rad(5.0), motion_shift_A=1.0)
+    return simulate_dataset(model, design)
 
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """Rotations (n, 3, 3): true ones of the first part, given ones, and what local-refine finds on the fly, from subtracted images, and from
-    subtracted images moved to the part's centre."""
+    """Rotations (n, 3, 3): true ones of the first part, given ones, and what local-refine finds on the fly, from subtracted images, and
+    from subtracted images moved to the part's centre."""
     folder, data = tmp_path_factory.mktemp("refined"), moving()
     particles, mask = as_particles(data, folder), mask_around(parts()[0])
     half_maps, together = rebuilt(particles)
@@ -63,7 +64,7 @@ def test_poses_from_subtracted_images_are_those_found_on_the_fly_within_a_fracti
     apart = {name: float(np.median(angle_deg(refined["on_the_fly"], refined[name]))) for name in ("after", "moved_after")}
     print(error, apart)
     assert error["after"] < 0.8 * error["given"] and abs(error["after"] - error["on_the_fly"]) < 0.05 * error["given"]
-    assert apart["after"] < 0.4 * error["on_the_fly"]
+    assert apart["after"] < 0.5 * error["on_the_fly"]
 
 
 def test_a_part_in_the_centre_of_its_images_is_refined_as_well(refined: dict[str, np.ndarray]) -> None:
