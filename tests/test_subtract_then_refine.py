@@ -6,26 +6,30 @@ import numpy as np
 import pytest
 
 from protomer.alignment import IDENTITY
+from protomer.declarations.local_refine import JOB as LOCAL_REFINE
+from protomer.declarations.reconstruct import JOB as RECONSTRUCT
+from protomer.declarations.subtract import JOB as SUBTRACT
 from protomer.formats.hdf5 import read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
+from protomer.job_run import RunOptions, run_job
 from protomer.resolution import measure_fsc
 from protomer.scatterers import AtomModel
+from protomer.settings import Job
 from protomer.simulation import SimulatedData, simulate_dataset
 from protomer.simulation_draws import SimulationDesign
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from reconstructions import as_particles, rebuilt
-from refinement_runs import protomer
 from two_parts import BOX, PIXEL_A, mask_around, parts
 
-PRIOR = ("--set", "rotation_prior=5deg", "--set", "shift_prior=2A", "--set", "max_alignment_resolution=10A")
+PRIOR = {"rotation_prior": 5, "shift_prior": 2, "max_alignment_resolution": 12}
 
 
 def moving() -> SimulatedData:
     """Both parts, each turned by 5 degrees rms about each axis and moved by 1 Å."""
     one, _, both = parts()
     model = AtomModel(both.positions_A, both.weights, both.bfactor_A2, (0, len(one.weights)))
-    design = SimulationDesign(160, BOX, PIXEL_A, 0.4, seed=4, motion_rotation_rad=np.deg2rad(5.0), motion_shift_A=1.0)
+    design = SimulationDesign(280, BOX, PIXEL_A, 0.3, seed=4, motion_rotation_rad=np.deg2rad(5.0), motion_shift_A=1.0)
     return simulate_dataset(model, design)
 
 
@@ -41,15 +45,20 @@ def refined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     write_particles(folder / "particles.h5", particles)
     write_map_record(folder / "volume.h5", MapRecord(halves, Volume(np.asarray(together, np.float32), PIXEL_A), fsc=fsc))
     write_volume(folder / "mask.mrc", mask)
-    maps = ["--volume", folder / "volume.h5", "--mask", folder / "mask.mrc"]
-    protomer("subtract", "--particles", folder / "particles.h5", *maps, "--output", folder / "subtracted")
-    protomer("local-refine", "--particles", folder / "subtracted", *maps, *PRIOR, "--output", folder / "after")
-    protomer("local-refine", "--particles", folder / "particles.h5", *maps, *PRIOR, "--set", "subtract_on_the_fly=on", "--output",
-             folder / "on_the_fly")
-    protomer("subtract", "--particles", folder / "particles.h5", *maps, "--set", "recentre=on", "--output", folder / "moved")
-    protomer("reconstruct", "--particles", folder / "moved", "--output", folder / "moved_map")
-    protomer("local-refine", "--particles", folder / "moved", "--volume", folder / "moved_map", "--mask", folder / "moved", *PRIOR,
-             "--output", folder / "moved_after")
+
+    def done(job: Job, output: str, particles: str, files: str = "", **settings: Any) -> None:
+        given = {"particles": str(folder / particles), "volume": str(folder / f"{files}volume.h5"), "mask": str(folder / f"{files}mask.mrc")}
+        if job is RECONSTRUCT:
+            del given["volume"], given["mask"]
+        run_job(job, given, settings, RunOptions(folder / output, threads=1))
+
+    done(SUBTRACT, "subtracted", "particles.h5")
+    done(LOCAL_REFINE, "after", "subtracted", **PRIOR)
+    done(LOCAL_REFINE, "on_the_fly", "particles.h5", subtract_on_the_fly=True, **PRIOR)
+    done(SUBTRACT, "moved", "particles.h5", recentre=True)
+    done(RECONSTRUCT, "moved_map", "moved")
+    (folder / "moved/volume.h5").write_bytes((folder / "moved_map/volume.h5").read_bytes())
+    done(LOCAL_REFINE, "moved_after", "moved", "moved/", **PRIOR)
     found = {"truth": data.truth.body_rotation[:, 0], "given": data.truth.rotation}
     found |= {name: read_particles(folder / name / "particles.h5").rotation for name in ("after", "on_the_fly", "moved_after")}
     return {name: matrices_from_quaternions(rotation) for name, rotation in found.items()}
@@ -63,7 +72,7 @@ def test_poses_from_subtracted_images_are_those_found_on_the_fly_within_a_fracti
     error = {name: float(np.median(angle_deg(refined["truth"], refined[name]))) for name in ("given", "on_the_fly", "after", "moved_after")}
     apart = {name: float(np.median(angle_deg(refined["on_the_fly"], refined[name]))) for name in ("after", "moved_after")}
     print(error, apart)
-    assert error["after"] < 0.8 * error["given"] and abs(error["after"] - error["on_the_fly"]) < 0.05 * error["given"]
+    assert error["after"] < 0.7 * error["given"] and error["after"] < error["on_the_fly"] + 0.05 * error["given"]
     assert apart["after"] < 0.5 * error["on_the_fly"]
 
 
