@@ -197,7 +197,7 @@ def test_a_stopped_run_goes_on_with_the_stacks_that_are_left_and_ends_in_the_sam
 ) -> None:
     monkeypatch.setattr(subtraction_images, "BATCHES_PER_STACK", 1)
     subtract(folder, "in_pieces")
-    written = subtraction_images.write_stack
+    written = subtraction_images.make_stack
     done: list[str] = []
 
     def stopping(plan: subtraction_images.StackPlan, *rest: Any) -> tuple[str, np.ndarray]:
@@ -206,13 +206,13 @@ def test_a_stopped_run_goes_on_with_the_stacks_that_are_left_and_ends_in_the_sam
         done.append(plan.name)
         return written(plan, *rest)
 
-    monkeypatch.setattr("protomer.jobs.subtract.write_stack", stopping)
+    monkeypatch.setattr("protomer.jobs.subtract.make_stack", stopping)
     with pytest.raises(Stopped):
         subtract(folder, "stopped")
     left = sorted(os.listdir(folder / "stopped/images"))
     assert left == ["images_0001.mrcs", "images_0001_done.h5", "images_0002.mrcs", "images_0002_done.h5"]
     times = [os.stat(folder / "stopped/images" / name).st_mtime_ns for name in left[::2]]
-    monkeypatch.setattr("protomer.jobs.subtract.write_stack", written)
+    monkeypatch.setattr("protomer.jobs.subtract.make_stack", written)
     given = {name: str(folder / f"{name}.{kind}") for name, kind in (("particles", "h5"), ("volume", "h5"), ("mask", "mrc"))}
     summary = run_job(JOB, given, {}, RunOptions(folder / "stopped", threads=1, resume=True))
     assert summary["resumed"] and [os.stat(folder / "stopped/images" / name).st_mtime_ns for name in left[::2]] == times

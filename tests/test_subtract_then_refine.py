@@ -47,9 +47,8 @@ def refined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     write_volume(folder / "mask.mrc", mask)
 
     def done(job: Job, output: str, particles: str, files: str = "", **settings: Any) -> None:
-        given = {"particles": str(folder / particles), "volume": str(folder / f"{files}volume.h5"), "mask": str(folder / f"{files}mask.mrc")}
-        if job is RECONSTRUCT:
-            del given["volume"], given["mask"]
+        maps = {} if job is RECONSTRUCT else {"volume": f"{files}volume.h5", "mask": f"{files}mask.mrc"}
+        given = {name: str(folder / file) for name, file in {"particles": particles, **maps}.items()}
         run_job(job, given, settings, RunOptions(folder / output, threads=1))
 
     done(SUBTRACT, "subtracted", "particles.h5")

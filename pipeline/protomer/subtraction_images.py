@@ -113,7 +113,7 @@ class Subtraction:
         return self.frame.cut(left, rows), np.stack(sums, axis=1)
 
 
-def write_stack(
+def make_stack(
     plan: StackPlan, work: Subtraction, folder: Path, half_precision: bool, identity: str, advance: Callable[[int], None]
 ) -> tuple[str, np.ndarray]:
     """Write a stack and its note, or read the note of one that is there; its digest and SUMS (n, 3). advance may raise to stop."""

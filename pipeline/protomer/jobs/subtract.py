@@ -20,7 +20,7 @@ from protomer.particles import Particles
 from protomer.report.build import Report
 from protomer.subtraction_fit import Fit, fit_sample, require_fit, warn_of_contrast
 from protomer.subtraction_frame import frame_of
-from protomer.subtraction_images import StackPlan, Subtraction, plan_stacks, sample_rows, write_stack
+from protomer.subtraction_images import StackPlan, Subtraction, make_stack, plan_stacks, sample_rows
 from protomer.subtraction_maps import read_keep_mask, read_support, split_density
 from protomer.subtraction_report import Examples, examples_of, summary_of, warn_of_power, write_report
 from protomer.subtraction_table import is_subtracted, reverted, subtracted
@@ -99,7 +99,7 @@ def subtract_all(plans: list[StackPlan], work: Subtraction, half_precision: bool
             job.check_stop()
 
         for number in share:
-            digest, own = write_stack(plans[number], work, job.output.folder, half_precision, job.checkpoint.identity, advance)
+            digest, own = make_stack(plans[number], work, job.output.folder, half_precision, job.checkpoint.identity, advance)
             sums.append(own)
             digests.append(digest)
             if number == share[0]:
