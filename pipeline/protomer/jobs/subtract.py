@@ -29,7 +29,7 @@ from protomer_kernels.slices import volume_radius
 
 SAMPLE_BATCHES = 4  # of each half-set
 BASE_BYTES, VOLUMES, BATCH_ARRAYS = 330_000_000, 14, 8
-SECONDS_PER_PIXEL = 5e-8
+SECONDS_PER_PIXEL = 7e-8
 
 
 def run(inputs: Inputs, settings: SubtractSettings, job: JobRun) -> dict[str, Any]:
