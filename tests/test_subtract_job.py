@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 from protomer import subtraction_images
+from protomer.chain import parse_chain
 from protomer.declarations.import_particles import JOB as IMPORT
 from protomer.declarations.subtract import JOB
+from protomer.declarations.symmetry_expand import JOB as EXPAND
 from protomer.errors import InputError, SettingsError, Stopped
 from protomer.expansion import expanded, one_row_per_image
 from protomer.formats.cs import read_cs_particles, write_cs_particles
@@ -25,6 +28,7 @@ from protomer.job_run import RunOptions, plan_job, run_job
 from protomer.jobs.verify import find_differences
 from protomer.operator_sets import OperatorSet
 from protomer.particles import COLUMNS, Particles
+from protomer.run_folder import clear_run
 from protomer.subtraction_table import BEFORE, ORIGINAL
 from protomer.volumes import Volume
 from protomer_kernels.shells import fourier_shell_correlation
@@ -99,6 +103,9 @@ def test_copies_get_an_image_each_and_remain_one_image_with_one_half_also_throug
     for copy, lost in ((0, data.second), (1, data.first)):  # the mask shows copy 1 the part that C2 takes to the first
         assert np.corrcoef(taken[copy::2].ravel(), lost.ravel())[0, 1] > 0.88
     assert len(one_row_per_image(found, "original")) == NUMBER
+    for name, given, settings in (("undone", "out", {"undo": True}), ("expanded", "undone", {})):
+        inputs = {"particles": str(tmp_path / given), "symmetry": "C2"}
+        assert "subtracted" in codes(run_job(EXPAND, inputs, settings, RunOptions(tmp_path / name, threads=1)))
     write_star_particles(tmp_path / "out.star", found)
     write_cs_particles(tmp_path / "out.cs", found)
     run_job(IMPORT, {"star": str(tmp_path / "out.star")}, {"normalise": False}, RunOptions(tmp_path / "again", threads=1))
@@ -125,6 +132,7 @@ def test_recentred_and_cut_images_give_the_kept_part_moved_to_the_centre(folder:
     for one, other in zip(rebuilt(moved)[0], expected, strict=True):
         curve = fourier_shell_correlation(one * mask.data, other * mask.data)
         assert curve[1:9].min() > 0.97, curve  # the CTF spreads finer detail beyond so small a box
+    assert "crop_loses_detail" in codes(summary) and "crop_cuts_mask" in codes(subtract(folder, "only_cut", recrop="24"))
     whole = subtract(folder, "only_moved", recentre=True)
     assert whole["box"] == BOX
     only = rebuilt(read_particles(folder / "only_moved/particles.h5"))[0]
@@ -213,6 +221,9 @@ def test_a_stopped_run_goes_on_with_the_stacks_that_are_left_and_ends_in_the_sam
     assert left == ["images_0001.mrcs", "images_0001_done.h5", "images_0002.mrcs", "images_0002_done.h5"]
     times = [os.stat(folder / "stopped/images" / name).st_mtime_ns for name in left[::2]]
     monkeypatch.setattr("protomer.jobs.subtract.make_stack", written)
+    shutil.copytree(folder / "stopped", tmp_path / "cleared")
+    clear_run(tmp_path / "cleared")
+    assert not any((tmp_path / "cleared").iterdir())  # --overwrite leaves no stack of the run that was stopped
     given = {name: str(folder / f"{name}.{kind}") for name, kind in (("particles", "h5"), ("volume", "h5"), ("mask", "mrc"))}
     summary = run_job(JOB, given, {}, RunOptions(folder / "stopped", threads=1, resume=True))
     assert summary["resumed"] and [os.stat(folder / "stopped/images" / name).st_mtime_ns for name in left[::2]] == times
@@ -284,3 +295,15 @@ def test_the_plan_says_how_much_disk_the_images_take(folder: Path) -> None:
     given = {name: str(folder / file) for name, file in (("particles", "particles.h5"), ("volume", "volume.h5"), ("mask", "mask.mrc"))}
     full, half = (plan_job(JOB, given, {"half_precision": precision}, 1, 1).disk_bytes for precision in (False, True))
     assert full - half == NUMBER * BOX * BOX * 2
+
+
+def test_subtraction_is_a_step_of_a_chain(tmp_path: Path) -> None:
+    for name in ("particles.star", "start.mrc", "one.mrc"):
+        (tmp_path / name).touch()
+    chain = parse_chain({"dataset": {"star": "particles.star"}, "jobs": {
+        "consensus": {"job": "refine", "particles": "dataset", "volume": "start.mrc"},
+        "left": {"job": "subtract", "particles": "consensus", "volume": "consensus", "mask": "one.mrc", "settings": {"recrop": 64}},
+        "local": {"job": "local-refine", "particles": "left", "volume": "consensus", "mask": "left"}}}, tmp_path)
+    assert [step.name for step in chain.steps] == ["dataset", "consensus", "left", "local"]
+    assert {"recrop=64", "consensus/volume.h5"} <= set(chain.steps[2].arguments())
+    assert "left/mask.mrc" in chain.steps[3].arguments()

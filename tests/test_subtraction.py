@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from protomer.declarations.subtract import SubtractSettings
+from protomer.errors import InputError
 from protomer.events import Events
 from protomer.formats.mrc import write_stack
 from protomer.particles import Particles
-from protomer.subtraction_fit import fit_sample
+from protomer.subtraction_fit import Fit, fit_sample, require_fit, warn_of_contrast
 from protomer.subtraction_frame import frame_of
 from protomer.subtraction_images import Subtraction
 from protomer.subtraction_maps import split_density
 from protomer.volumes import Halves, MapRecord, Volume
+from protomer_kernels.fourier import pad_images
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import as_particles, rebuilt
 from two_parts import BOX, PIXEL_A, Images, images, mask_around, parts, record_of
@@ -59,13 +61,14 @@ def test_without_noise_at_most_two_percent_of_what_is_taken_remains(tmp_path: Pa
 
 
 def test_images_of_any_grey_scale_contrast_and_sign_lose_the_same_part(tmp_path: Path) -> None:
-    """Raw images that are dark, offset and of another contrast each, binned from twice the box, say the same once they are prepared."""
+    """Raw images that are dark, offset and of another contrast each, in finer pixels, say the same once they are prepared."""
     shown, random = images(60, 0.25, False), np.random.default_rng(2)
     scale, gain, offset = random.uniform(0.5, 2, 60), -random.uniform(0.1, 0.3, 60), random.uniform(-20, 20, 60)
     particles = as_particles(shown.data, tmp_path)
     raw = (shown.data.images * scale[:, None, None] / gain[:, None, None] + offset[:, None, None]).astype(np.float32)
-    write_stack(tmp_path / "raw.mrcs", raw, PIXEL_A)
-    stack = replace(particles.stacks[0], path=str(tmp_path / "raw.mrcs"))
+    path = tmp_path / "raw.mrcs"
+    write_stack(path, pad_images(raw, 2 * BOX), PIXEL_A / 2)
+    stack = replace(particles.stacks[0], path=str(path), box=2 * BOX, size_bytes=path.stat().st_size)
     particles = replace(particles.with_columns(scale=scale, grey_gain=gain, grey_offset=offset), stacks=(stack,))
     found = left(working(particles, record_of(Halves.of(shown.data.volume.data)))) / scale[:, None, None].astype(np.float32)
     assert remaining_percent(shown, found) < 1.0
@@ -98,7 +101,7 @@ def test_a_kept_region_that_holds_nothing_has_the_fsc_of_the_noise_alone_and_a_s
     """Half maps from the images themselves, so that their noise is in what is taken; without a support more of it is."""
     mask, shells = mask_around(parts()[0]).data, np.arange(1, 18)
     in_units, by_rule, everywhere = [], [], []
-    for seed in range(4):
+    for seed in range(2):
         shown = images(300, 0.1, True, seed=seed)
         particles = shown.particles(tmp_path)
 
@@ -136,3 +139,31 @@ def test_the_sample_sees_what_the_images_hold_and_what_remains(tmp_path: Path) -
     lower = np.random.default_rng(1).lognormal(0.0, 0.4, 300)
     uneven = with_images(particles, shown.data.images * lower[:, None, None].astype(np.float32), tmp_path / "uneven.mrcs")
     assert 0.3 < fit_sample(uneven, own[0], work.density, 0, 1).contrast < 0.55
+
+
+def a_fit(**changes: float) -> Fit:
+    """What maps and images that belong together give, with some changes."""
+    usual = Fit(256, 1.0, 1.0, 0.01, 0.02, 80.0, 0.95, 0.02, 0.05, np.ones(5), np.zeros(5))
+    return replace(usual, **changes)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"sigmas": 2.0}, "better than at one another's"), ({"rest": 0.3}, "would leave more than there was"), ({"rest": 3.0}, "grey scale"),
+    ({"own_noise": -0.9}, "half-sets are exchanged"),
+])
+def test_a_fit_that_cannot_be_is_refused(changes: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        require_fit((a_fit(), a_fit(**changes)), False, Events(None))
+
+
+@pytest.mark.parametrize(("changes", "code"), [
+    ({"rest": 0.7}, "grey_scale"), ({"own_noise": 0.02}, "other_images"), ({"contrast": 0.4}, "no_scale"), ({}, None),
+    ({"own_noise": -0.9, "own_noise_error": 0.5}, None), ({"rest": 0.3, "rest_error": 0.4}, None),
+])
+def test_an_odd_fit_is_said_and_an_uncertain_one_is_not(changes: dict[str, float], code: str | None) -> None:
+    events, fits = Events(None), (a_fit(**changes), a_fit(**changes))
+    require_fit(fits, False, events)
+    warn_of_contrast(fits, np.ones(3), events)
+    assert [warning["code"] for warning in events.warnings] == ([] if code is None else [code])
+    warn_of_contrast(fits, np.linspace(0.9, 1.1, 3), events)
+    assert len(events.warnings) == (code is not None)

@@ -17,7 +17,12 @@ class Checkpoint:
     """The checkpoint of one run. `identity` is the digest of the run's settings and inputs."""
 
     def __init__(self, path: Path, identity: str, team: Team) -> None:
-        self.path, self.identity, self._team = path, identity, team
+        self.path, self._identity, self._team = path, identity, team
+
+    @property
+    def identity(self) -> str:
+        """The digest of the run's settings and inputs, for notes of pieces of work that are done."""
+        return self._identity
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a state of arrays, whole numbers, floats, switches and strings, replacing the last one at once.
@@ -26,11 +31,11 @@ class Checkpoint:
         """
         if self._team.is_first:
             with writing_atomically(self.path) as temporary:
-                write_state(temporary, state, self.identity)
+                write_state(temporary, state, self._identity)
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state, on every rank (all ranks must call this), or None. InputError where it belongs to another run."""
-        state: dict[str, Any] | None = self._team.on_first(lambda: read_state(self.path, self.identity) if self.path.exists() else None)
+        state: dict[str, Any] | None = self._team.on_first(lambda: read_state(self.path, self._identity) if self.path.exists() else None)
         return state
 
     def remove(self) -> None:

@@ -100,8 +100,10 @@ def written_names(folder: Path) -> list[str]:
 
     What several ranks write is announced before, so that a run that is killed meanwhile leaves nothing that the log does not know.
     """
-    told = ("wrote", "announced")
-    names = dict.fromkeys(str(event.get("file")) for event in read_events(folder / LOG_NAME) if event.get("event") in told)
+    names: dict[str, None] = {}
+    for event in read_events(folder / LOG_NAME):
+        told = {"announced": event.get("files", ()), "wrote": (event.get("file"),)}
+        names |= dict.fromkeys(map(str, told.get(str(event.get("event")), ())))
     inside = folder.resolve()
     return [name for name in names if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)]
 

@@ -88,8 +88,7 @@ def look_first(work: Subtraction, plans: list[StackPlan], job: JobRun) -> tuple[
 def subtract_all(plans: list[StackPlan], work: Subtraction, half_precision: bool, job: JobRun) -> tuple[np.ndarray, list[str]]:
     """Every rank its share of the stacks; the SUMS of all images in the order of the stacks, and the stacks' digests, on every rank."""
     if job.team.is_first:
-        for name in (name for plan in plans for name in (plan.name, plan.note)):
-            job.events.event("announced", file=name)
+        job.events.event("announced", files=[name for plan in plans for name in (plan.name, plan.note)])
     share = share_of_batches(len(plans), job.team.rank, job.team.size)
     sums, digests = [np.zeros((0, 3))], []
     with job.shared_progress("subtracting", sum(len(plans[n].rows) for n in share)) as line:
