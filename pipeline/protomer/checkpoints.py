@@ -19,11 +19,6 @@ class Checkpoint:
     def __init__(self, path: Path, identity: str, team: Team) -> None:
         self.path, self._identity, self._team = path, identity, team
 
-    @property
-    def identity(self) -> str:
-        """The digest of the run's settings and inputs, for notes of pieces of work that are done."""
-        return self._identity
-
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a state of arrays, whole numbers, floats, switches and strings, replacing the last one at once.
 
@@ -42,6 +37,11 @@ class Checkpoint:
         """Remove the checkpoint of a run that is done."""
         if self._team.is_first:
             self.path.unlink(missing_ok=True)
+
+    @property
+    def identity(self) -> str:
+        """The digest of the run's settings and inputs, for notes of pieces of work that are done."""
+        return self._identity
 
 
 def write_state(path: Path, state: Mapping[str, Any], identity: str) -> None:
