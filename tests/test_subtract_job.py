@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,23 @@ def test_poses_about_the_new_centre_are_right_in_stretched_images_too(tmp_path: 
     moved, around = rebuilt(read_particles(tmp_path / "out/particles.h5"))[1], mask_around(parts()[0]).data
     here, truth = np.roll(moved, centre[::-1], axis=(0, 1, 2)) * around, shown.data.volume.data * around
     assert fourier_shell_correlation(here, truth)[1:15].min() > 0.97
+
+
+@pytest.mark.skipif(shutil.which("relion_reconstruct") is None, reason="relion_reconstruct is not installed")
+def test_relion_reconstructs_the_kept_part_from_moved_and_cut_images(tmp_path: Path) -> None:
+    shown = images(300, 0.25, False)
+    data_set(tmp_path, shown)
+    summary = subtract(tmp_path, "out", recentre=True, recrop="40")
+    assert "other_images" not in codes(summary) and max(map(abs, summary["amplitude_after"])) < 0.05
+    write_star_particles(tmp_path / "out.star", read_particles(tmp_path / "out/particles.h5"))
+    command = ["relion_reconstruct", "--i", "out.star", "--o", "theirs.mrc", "--ctf"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=200)
+    theirs, mask = read_volume(tmp_path / "theirs.mrc", PIXEL_A).data, read_volume(tmp_path / "out/mask.mrc").data
+    voxel = [np.arange(40) - 20 + c for c in summary["centre_voxel"][::-1]]
+    truth = shown.data.volume.data
+    for axis, index in enumerate(voxel):
+        truth = truth.take(index, axis, mode="clip")
+    assert fourier_shell_correlation(theirs * mask, truth * mask)[1:17].min() > 0.99
 
 
 def test_revert_leads_back_to_the_images_with_the_poses_of_today(folder: Path) -> None:

@@ -26,6 +26,7 @@ from protomer_kernels.slices import transform_volume
 
 LEAST_SIGMAS, LEAST_SLOPE, MOST_SLOPE, ODD_SLOPE = 5.0, 0.5, 2.0, 0.2
 EXCHANGED, OTHERS, LARGEST_NOISE_ERROR = -0.25, 0.25, 0.1
+LEAST_NOISE = 0.25  # of the images' power, for eq. (3)
 UNEVEN_CONTRAST = 0.2
 WELL_AGREED, LEAST_RADIUS = 0.5, 4  # the FSC down to which (1) and (2) reach
 
@@ -164,6 +165,8 @@ def _own_noise(
     mean = Views(particles, rows, plane, length).of(transform_volume(0.5 * (own + other), plane.radius, workers=workers))
     shell, shells = plane.shell[:length], plane.radius + 1
     rest = data[:, :length] - mean
+    if np.square(np.abs(rest)).sum() < LEAST_NOISE * np.square(np.abs(data)).sum():
+        return 0.0, np.inf  # images without noise to speak of: the half maps differ in what their views left out
     root = 1.0 / np.sqrt(0.5 * _noise(rest, shell, shells))[shell]
     root[0] = 0.0
     power = _products(views * root, views * root, shell, shells).sum()
