@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from protomer.declarations.subtract import JOB
-from protomer.formats.hdf5 import write_map_record, write_particles
+from protomer.formats.hdf5 import read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
 from protomer.image_uids import image_uids
+from protomer.images import read_images
 from protomer.job_run import RunOptions, run_job
 from protomer.operator_sets import OperatorSet
 from protomer.particles import Particles
@@ -101,3 +103,23 @@ def subtract(folder: Path, output: str, inputs: dict[str, str] | None = None, **
     given = {name: str(folder / file) for name, file in
              {"particles": "particles.h5", "volume": "volume.h5", "mask": "mask.mrc", **(inputs or {})}.items() if file}
     return run_job(JOB, given, settings, RunOptions(folder / output, threads=1))
+
+
+def shown_by(particles: Particles) -> np.ndarray:
+    """The images of a table, in its order, as they are refined."""
+    return read_images(particles, np.arange(len(particles)), {})
+
+
+def taken_from(folder: Path, output: str = "out") -> np.ndarray:
+    """What the images of folder/particles.h5 have lost."""
+    return shown_by(read_particles(folder / "particles.h5")) - shown_by(read_particles(folder / output / "particles.h5"))
+
+
+def codes(summary: dict[str, Any]) -> set[str]:
+    """The codes of its warnings."""
+    return {warning["code"] for warning in summary["warnings"]}
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json."""
+    return dict(json.loads((folder / "summary.json").read_text()))
