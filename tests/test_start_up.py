@@ -45,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
-    names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "found", "copies")
+    names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "part", "subtracted", "found",
+             "copies")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
@@ -54,6 +55,9 @@ def commands(folder: Path, run: str) -> list[list[object]]:
             ["postprocess", "--volume", folder / "refined", "--output", output["postprocessed"]],
             ["mask", "--volume", folder / "refined", "--set", "asymmetric_unit=C2", "--output", output["mask"]],
             ["volume", "--volume", folder / "refined", "--set", "rotate=0,0,1,20", "--set", "resample=9A", "--output", output["turned"]],
+            ["mask", "--volume", folder / "refined", "--set", "sphere=80A", "--set", "centre=22,16,16", "--output", output["part"]],
+            ["subtract", "--particles", folder / "refined", "--volume", folder / "reconstructed", "--mask", folder / "part", "--set",
+             "recentre=on", "--output", output["subtracted"]],
             ["symmetry-find", "--volume", folder / "refined", "--particles", folder / "refined", "--symmetry", "C2", "--set", "force=true",
              "--output", output["found"]],
             ["symmetry-expand", "--particles", folder / "refined", "--symmetry", "C2", "--output", output["copies"]]]

@@ -130,6 +130,16 @@ def largest_component(binary: np.ndarray) -> np.ndarray:
     return labels == int(np.argmax(sizes))
 
 
+def large_components(binary: np.ndarray, fraction: float) -> np.ndarray:
+    """Every set of true voxels that touch by their faces and are at least this fraction of the largest such set (bool)."""
+    labels, number = ndimage.label(binary)
+    if number == 0:
+        return np.zeros_like(binary, dtype=bool)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= fraction * sizes.max()) & (sizes > 0))[labels]
+
+
 def fill_holes(binary: np.ndarray) -> np.ndarray:
     """The set with every enclosed hole filled: all that cannot be reached from the faces of the box without crossing it (bool)."""
     labels, _ = ndimage.label(~binary)

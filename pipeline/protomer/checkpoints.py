@@ -42,6 +42,11 @@ class Checkpoint:
         if self._team.is_first:
             self.path.unlink(missing_ok=True)
 
+    @property
+    def identity(self) -> str:
+        """The digest of the run's settings and inputs, for notes of pieces of work that are done."""
+        return self._identity
+
 
 def write_state(path: Path, state: Mapping[str, Any], identity: str) -> None:
     """Write a state to an HDF5 file: arrays as datasets, the rest as attributes."""

@@ -81,6 +81,7 @@ class JobRun:
     cache: Path | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     earlier: tuple[Attempt, ...] = ()  # attempts at this run before this one; rank 0 alone knows them
+    digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of outputs that were digested as they were written, by name
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
         """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
@@ -226,7 +227,7 @@ def _finish(job: Job, run: JobRun, results: Mapping[str, Any], seconds: float, r
     summary = {"job": job.name, "status": "done", "version": __version__, **results, "seconds": round(total, 3),
                "seconds_this_attempt": round(seconds, 3), **rate, "resumed": resumed,
                "warnings": list(run.events.warnings), "inputs": run.provenance["inputs"],
-               "outputs": describe_outputs(folder, [SETTINGS_NAME, *written_names(folder)])}
+               "outputs": describe_outputs(folder, [SETTINGS_NAME, *written_names(folder)], run.digests)}
     text = json.dumps(summary, indent=1, default=plain_json, ensure_ascii=False)
     run.events.event("done", seconds=seconds)
     OutputFolder(folder).write_text(SUMMARY_NAME, text + "\n")

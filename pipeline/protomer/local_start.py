@@ -9,13 +9,13 @@ from protomer.errors import InputError, SettingsError
 from protomer.events import Events
 from protomer.finishing import require_mask_values
 from protomer.half_sets import draw_halves
-from protomer.local_alignment import Local, Rest
+from protomer.local_alignment import Local
 from protomer.particles import Particles
 from protomer.refinement_start import resampled
 from protomer.resolution import FscSet, measure_fsc
+from protomer.subtraction_table import is_subtracted
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import low_pass
-from protomer_kernels.slices import transform_volume
 
 EXTENT_SD, ROTATION_EXTENT_DEG, SHIFT_EXTENT_A = 3.0, 20.0, 10.0
 SPREAD_DEG = 3.0  # of the first starts about the given pose, without a prior
@@ -107,22 +107,14 @@ def part_of(record: MapRecord, mask: Volume, initial_low_pass_A: float) -> Halve
     return halves_in_frame(record, mask).map(lambda half: low_pass(half.data, box * pixel_A / initial_low_pass_A, 2.0) * mask.data)
 
 
-def rest_of(record: MapRecord, mask: Volume, radius: int, threads: int) -> Rest:
-    """Each half's own map outside the mask, low-passed where the half maps agree."""
-    box, pixel_A = mask.box, mask.voxel_size_A
-    finest_A = record.fsc.resolution_A_at("corrected") if record.fsc is not None else np.inf
-    shells = box * pixel_A / finest_A if np.isfinite(finest_A) else radius
-    known = halves_in_frame(record, mask).map(lambda half: low_pass(half.data, min(shells, radius), 2.0))
-    outside = known.map(lambda data: (data * (1.0 - mask.data)).astype(np.float32))
-    a, b = outside.map(lambda data: transform_volume(data, radius, workers=threads))
-    # signal alone is common to both halves; noise would make the rest, the larger, heavier than it is
-    mass, part = np.maximum(outside.a * outside.b, 0.0), known.a * known.b * mask.data**2
-    mobility = min(1.0, float(np.sqrt(max(part.sum(dtype=np.float64), 0.0) / max(mass.sum(dtype=np.float64), 1e-30))))
-    return Rest((a, b), centre_of_mass_px(mass), mobility)
-
-
 def split_anew(particles: Particles, seed: int, events: Events) -> Particles:
-    """The particles with half-sets drawn anew, by image; says that this is no longer gold standard."""
+    """The particles with half-sets drawn anew, by image; says that this is no longer gold standard.
+
+    Raises InputError for subtracted images, each of which lacks what the map of its old half holds.
+    """
+    if is_subtracted(particles):
+        raise InputError("resplit is on and the images are subtracted", "images from which nothing was taken by half-set",
+                         "take what was subtracted back first (protomer subtract --set revert=on), or leave resplit off")
     half = draw_halves(particles, "image", seed, "split anew")
     events.warn("split_anew", f"the half-sets were drawn anew ({int(np.sum(half != particles.half))} of {len(half)} rows changed sides): "
                 "the given poses come from the old ones, so this FSC is not gold standard; compare it with that of the old halves")

@@ -96,15 +96,21 @@ def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: boo
 
 
 def written_names(folder: Path) -> list[str]:
-    """The outputs that runs in this folder have written, by its log, that still exist; only names inside the folder."""
-    names = dict.fromkeys(str(event.get("file")) for event in read_events(folder / LOG_NAME) if event.get("event") == "wrote")
+    """The outputs that runs in this folder have written, by its log, that still exist; only names inside the folder.
+
+    What several ranks write is announced before, so that a run that is killed meanwhile leaves nothing that the log does not know.
+    """
+    names: dict[str, None] = {}
+    for event in read_events(folder / LOG_NAME):
+        told = {"announced": event.get("files", ()), "wrote": (event.get("file"),)}
+        names |= dict.fromkeys(map(str, told.get(str(event.get("event")), ())))
     inside = folder.resolve()
     return [name for name in names if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)]
 
 
-def describe_outputs(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Size and SHA-256 of each output, for the summary."""
-    return {name: {"size_bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)} for name in names}
+def describe_outputs(folder: Path, names: Iterable[str], known: Mapping[str, str]) -> dict[str, Any]:
+    """Size and SHA-256 of each output, for the summary; known: digests of those that were digested as they were written."""
+    return {name: {"size_bytes": (folder / name).stat().st_size, "sha256": known.get(name) or file_digest(folder / name)} for name in names}
 
 
 def clear_run(folder: Path) -> None:

@@ -140,7 +140,7 @@ def _read_columns(path: str | os.PathLike[str], file: h5py.File) -> tuple[Mappin
     image_row = require_dtype(path, "image_row", get(path, file, "particles/image_row"), "i4")
     own = _columns(path, file, "particles", [name for name in COLUMNS if name in file["particles"]])
     shared = _columns(path, file, "images", [name for name in COLUMNS if name not in own])
-    images, by_image = len(shared.get("stack", ())), _read_extra(path, file, "images_extra")
+    images, by_image = len(next(iter(shared.values()), ())), _read_extra(path, file, "images_extra")
     uneven = [name for table, n in ((own, len(image_row)), (shared, images), (extra, len(image_row)), (by_image, images))
               for name, column in table.items() if column.shape[:1] != (n,)]
     if uneven:

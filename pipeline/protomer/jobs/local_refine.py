@@ -22,7 +22,8 @@ from protomer.job_run import Inputs, JobRun, Plan
 from protomer.local_alignment import Local
 from protomer.local_begin import begin, maps_of_halves, start_fits
 from protomer.local_report import write_report
-from protomer.local_start import in_mask, local_of, mask_in_box, part_of, rest_of, split_anew
+from protomer.local_rest import rest_of
+from protomer.local_start import in_mask, local_of, mask_in_box, part_of, split_anew
 from protomer.noise_control import control_shell, run_control
 from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
@@ -33,6 +34,7 @@ from protomer.refinement_outcome import posed
 from protomer.refinement_plan import work_of
 from protomer.refinement_setup import Masking, Setup, State, at_scales
 from protomer.rehearsal import rehearse
+from protomer.subtraction_table import is_subtracted
 from protomer.symmetry import operators
 from protomer.trust import Trust, rounded
 from protomer.volumes import MapRecord, Volume
@@ -52,8 +54,8 @@ def run(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> dict[str,
     setup = replace(setup, largest=largest)
     if settings.resplit:
         record = maps_of_halves(setup, noise, record)
-    assert setup.local is not None
-    setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, largest_radius(box), job.threads)))
+    if setup.local is not None and not is_subtracted(particles):
+        setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, job.threads, job.events)))
     start = begin(setup, part_of(record, mask, settings.initial_low_pass), noise, settings)
     state = resume(setup, job)
     if state is None:
@@ -78,6 +80,8 @@ def load_particles(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -
     if settings.relaxation != "none" and settings.subtract_on_the_fly:
         raise SettingsError("relaxation and subtract_on_the_fly are both set", "one of them: what is the rest differs from mate to mate",
                             "expand the particles (symmetry-expand): each copy has its own rest")
+    if settings.subtract_on_the_fly and is_subtracted(particles):
+        raise SettingsError("subtract_on_the_fly is on and the images are subtracted", "one subtraction", "leave subtract_on_the_fly off")
     warn_of_small_halves(particles.half, job.events)
     return split_anew(particles, job.seed, job.events) if settings.resplit else particles
 

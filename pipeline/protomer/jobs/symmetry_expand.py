@@ -27,6 +27,7 @@ from protomer.operator_sets import OperatorSet, helix_of, operators_of
 from protomer.particles import Particles
 from protomer.report.build import Report
 from protomer.report.pictures import orientation_figure
+from protomer.subtraction_table import is_subtracted
 from protomer.symmetry_gate import Finding, inspect_map
 
 SHOWN_ROWS = 200_000  # viewing directions in a figure
@@ -37,6 +38,7 @@ FAR_ALONG = 1 / 3  # of the box: copies that move further along a helix show lit
 def run(inputs: Inputs, settings: SymmetryExpandSettings, job: JobRun) -> dict[str, Any]:
     """Load, check, copy, save; or the way back."""
     particles = replace(read_particles(inputs.particles), provenance=dict(job.provenance))
+    warn_of_subtraction(particles, settings.undo, job)
     if settings.undo:
         return undo(particles, settings, job)
     operators = chosen_operators(inputs, settings)
@@ -48,6 +50,14 @@ def run(inputs: Inputs, settings: SymmetryExpandSettings, job: JobRun) -> dict[s
     report_expansion(particles, operators, finding, job)
     return {"images": len(particles), "copies": len(operators), "rows": len(particles) * len(operators), "operators": operators.name,
             **({} if finding is None else {**finding.summary(), "forced": bool(finding.objections)})}
+
+
+def warn_of_subtraction(particles: Particles, is_undone: bool, job: JobRun) -> None:
+    """Warn where the images have lost a part of the particle, so that copies would look for it, or differ in what they lost."""
+    if is_subtracted(particles):
+        what = ("each image is the one from which something was taken as the copy that is kept saw it" if is_undone else
+                "unless what was taken has this symmetry, copies show what is no longer in the images; expand first, then subtract")
+        job.events.warn("subtracted", f"something was taken from these images: {what}")
 
 
 def chosen_operators(inputs: Inputs, settings: SymmetryExpandSettings) -> OperatorSet:

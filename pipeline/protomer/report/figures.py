@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["fsc_caption", "fsc_figure", "guinier_figure", "histogram_figure", "noise_figure", "orientation_figure", "pose_change_figure",
-           "projections_figure", "resolution_figure", "slices_figure"]
+           "projections_figure", "resolution_axis", "resolution_figure", "slices_figure"]
 
 _CURVE_LOOKS = {"unmasked": {"color": GREY, "linewidth": 1.3}, "spherical": {"color": SKY, "linewidth": 1.3},
                 "masked": {"color": BLUE, "linewidth": 1.4}, "randomised": {"color": ORANGE, "linewidth": 1.3, "linestyle": (0, (4, 2))},
@@ -50,7 +50,7 @@ def fsc_figure(fsc: FscSet) -> Figure:
     axes.set(xlim=(0, frequency[-1]), ylim=(max(lowest - 0.03, -0.5), 1.03), ylabel="Fourier shell correlation",
              xlabel="spatial frequency (1/Å)\n" + textwrap.fill(f"mask: {fsc.mask_name}", 118))
     axes.legend(title="curve: resolution at 0.143", loc="upper right", alignment="left")
-    _resolution_axis(axes, float(frequency[-1]))
+    resolution_axis(axes, float(frequency[-1]))
     return figure
 
 
@@ -64,7 +64,7 @@ def _short(resolution_A: float) -> str:
     return f"{resolution_A:.2f} Å" if np.isfinite(resolution_A) else "not reached"
 
 
-def _resolution_axis(axes: Axes, highest_per_A: float) -> None:
+def resolution_axis(axes: Axes, highest_per_A: float) -> None:
     """A second axis on top with round resolutions (angstrom) at their places."""
     ticks = _round_resolutions(0.03 * highest_per_A, highest_per_A, 0.055)
     top = axes.secondary_xaxis("top")
@@ -165,7 +165,7 @@ def noise_figure(noise_power: np.ndarray, names: Sequence[str], box: int, pixel_
     axes.set(xlim=(0, frequency[-1]), xlabel="spatial frequency (1/Å)", ylabel="noise power")
     if len(names) <= 12:
         axes.legend(title="optics group")
-    _resolution_axis(axes, float(frequency[-1]))
+    resolution_axis(axes, float(frequency[-1]))
     return figure
 
 
