@@ -1,4 +1,4 @@
-# make demo   a refinement from simulated images to a report      make test   all tests (WORKERS=2 at once)
+# make demo   a refinement from simulated images, and a chain to local refinement      make test   all tests (WORKERS=2 at once)
 # make lint, make types, make benchmark, make env, make clean
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,7 +21,9 @@ $(STAMP): setup.cfg pyproject.toml
 
 demo: env
 	$(BIN)/protomer run workflow/demo.yaml --folder demo
+	$(BIN)/protomer run workflow/examples/protomer.yaml --folder demo/protomer
 	@echo "Done. Open demo/consensus/report.html in a browser; the map is demo/consensus/map.mrc."
+	@echo "The chain from a moving homodimer to one protomer ends in demo/protomer/of_subtracted/report.html."
 
 test: env
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
