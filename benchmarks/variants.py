@@ -31,9 +31,9 @@ def annealed() -> None:
     from protomer import alignment, refinement
     context_of, weights_of, temperature = refinement._context, alignment.mode_weights, [1.0]
 
-    def context(setup: Any, state: Any) -> Any:
-        temperature[0] = TEMPERATURES[min(state.band.iteration, len(TEMPERATURES) - 1)]
-        return context_of(setup, state)
+    def context(setup: Any, states: Any, hypotheses: Any) -> Any:
+        temperature[0] = TEMPERATURES[min(states[0].band.iteration, len(TEMPERATURES) - 1)]
+        return context_of(setup, states, hypotheses)
 
     def weights(*arguments: Any) -> Any:
         weight, log_integral = weights_of(*arguments)

@@ -14,7 +14,7 @@ import pytest
 from protomer.expectation import PoseTable
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.refinement import pose_change_quartiles
+from protomer.iteration_record import pose_change_quartiles
 from protomer.resolution import first_crossing
 from protomer.simulation_files import read_truth
 from protomer.truth import pose_errors, truth_fsc

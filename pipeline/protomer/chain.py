@@ -38,15 +38,21 @@ class StepResources(Settings):
 class Step:
     """One job of a chain.
 
-    files: input name -> paths in order, None for a gap; relative ones are products of other steps. texts: inputs that are no files.
+    files: input name -> paths in order, None for a gap, text for a word in a file's place; relative paths are products of other steps.
+    texts: inputs that are no files.
     """
 
     name: str
     job: Job
-    files: Mapping[str, tuple[Path | None, ...]]
+    files: Mapping[str, tuple[Path | str | None, ...]]
     texts: Mapping[str, str]
     settings: Mapping[str, Any]
     resources: StepResources
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that the step reads."""
+        return [path for given in self.files.values() for path in given if isinstance(path, Path)]
 
     def arguments(self) -> list[str]:
         """The command line of this step after `protomer`, as separate arguments: nothing here is read by a shell."""
@@ -82,7 +88,7 @@ def parse_chain(document: Mapping[str, Any], folder: Path) -> Chain:
     produced: dict[str, dict[Path, None]] = {name: {Path(name, SUMMARY_NAME): None} for name in steps}
     needs: dict[str, set[str]] = {name: set() for name in steps}
     for name, step in steps.items():
-        for path in (path for paths in step.files.values() for path in paths if path is not None and not path.is_absolute()):
+        for path in (path for path in step.paths if not path.is_absolute()):
             produced[path.parts[0]][path] = None
             needs[name].add(path.parts[0])
     try:
@@ -139,7 +145,7 @@ def _check_form(document: Mapping[str, Any]) -> None:
 def _parse_step(name: str, entry: Mapping[str, Any], entries: Mapping[str, Any], folder: Path) -> Step:
     job = declaration(entry["job"])
     inputs, settings = sort_names(job, entry)
-    files: dict[str, tuple[Path | None, ...]] = {}
+    files: dict[str, tuple[Path | str | None, ...]] = {}
     texts: dict[str, str] = {}
     for declared in job.inputs:
         value = inputs.get(declared.name.replace("-", "_"))
@@ -155,11 +161,14 @@ def _parse_step(name: str, entry: Mapping[str, Any], entries: Mapping[str, Any],
     return Step(name, job, files, texts, settings, StepResources.from_mapping(entry.get("resources") or {}))
 
 
-def _parse_file(step: str, declared: Input, value: str, entries: Mapping[str, Any], folder: Path) -> Path | None:
-    """A job's name: its file of that kind. JOB/FILE: that file. Anything else: a file or folder that exists."""
+def _parse_file(step: str, declared: Input, value: str, entries: Mapping[str, Any], folder: Path) -> Path | str | None:
+    """A job's name: its file of that kind. JOB/FILE: that file. A word that may stand for a file: itself. Anything else: a file or folder
+    that exists."""
     if declared.repeatable and value == "none":
         return None
     assert declared.file is not None
+    if declared.is_word(value) and not os.path.exists(folder / value):
+        return value
     first, _, rest = value.partition("/")
     if first in entries:
         if first == step or ".." in Path(rest).parts:

@@ -2,79 +2,32 @@
 
 Particles are divided by half-set and, within a half, by fold: an image is compared with a map made from the other folds of its own half
 (cross-fitting), so that it never meets its own noise. The work comes in fixed batches of one half and fold; ranks take contiguous shares.
+Where there are several classes, each batch is compared with all of them while it is at hand, and counts in each by its probability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
-from scipy.special import expit
 
 from protomer.aberrations import usable_radius
-from protomer.alignment import IDENTITY, LEAST_WEIGHT, MODES, Poses, Reference, Search, refine_modes, search_globally
+from protomer.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, refine_modes, search_globally
 from protomer.batches import Batch, Key
+from protomer.hypotheses import Hypotheses
 from protomer.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.particles import Particles
+from protomer.pose_table import PoseTable, at_heaviest_mode, drawn
 from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
 from protomer_kernels.noise import residual_power
-from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 from protomer_kernels.slices import extract_slices
 
-
-@dataclass(frozen=True)
-class PoseTable:
-    """Poses of all N particles (alignment.Poses, with rotations as quaternions (N, m, 4))."""
-
-    rotation: np.ndarray
-    shift_px: np.ndarray
-    weight: np.ndarray
-    log_likelihood: np.ndarray
-    covariance: np.ndarray
-    log_odds: np.ndarray
-
-    @property
-    def presence(self) -> np.ndarray:
-        """Probability (N,) that each image holds the particle, and not noise alone."""
-        return np.asarray(expit(self.log_odds))
-
-    @classmethod
-    def empty(cls, number: int, modes: int | None = None) -> PoseTable:
-        """No modes yet; room for MODES of each, or for as many as are said."""
-        modes = MODES if modes is None else modes
-        return cls(
-            np.zeros((number, modes, 4)),
-            np.zeros((number, modes, 2)),
-            np.zeros((number, modes)),
-            np.full(number, -np.inf),
-            np.zeros((number, 15)),
-            np.zeros(number),
-        )
-
-    def take(self, rows: np.ndarray) -> Poses:
-        """Some rows, with rotations as matrices."""
-        return Poses(
-            matrices_from_quaternions(self.rotation[rows]),
-            self.shift_px[rows].copy(),
-            self.weight[rows],
-            self.log_likelihood[rows],
-            self.covariance[rows],
-            self.log_odds[rows],
-        )
-
-    @classmethod
-    def of(cls, poses: Poses) -> PoseTable:
-        """The same with quaternions."""
-        rotation = quaternions_from_matrices(poses.rotation.reshape(-1, 3, 3)).reshape(*poses.shift_px.shape[:2], 4)
-        return cls(rotation, poses.shift_px, poses.weight, poses.log_likelihood, poses.covariance, poses.log_odds)
-
-
-P = TypeVar("P", Poses, PoseTable)
+__all__ = ["Context", "Expectation", "Model", "PoseTable", "at_heaviest_mode", "drawn", "expect", "insert_poses", "insertion_scale",
+           "residual_sums"]
 
 
 @dataclass(frozen=True)
@@ -105,13 +58,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What one rank's share of the E-step gives: poses and grey sums (n, 2) of Re(X* M) and |M|^2 (rows in the order of its batches),
-    residual sums of each batch (b, groups, 3, shells), and one accumulator for each half and fold that it met."""
+    """What one rank's share of the E-step gives. Of each class: poses, and one accumulator for each half and fold that it met. Posterior
+    (n, K) of the classes, grey sums (n, 2) of Re(X* M) and |M|^2 (rows in the order of its batches), and residual sums of each batch
+    (b, groups, 3, shells)."""
 
-    poses: PoseTable
+    poses: tuple[PoseTable, ...]
+    posterior: np.ndarray
     grey: np.ndarray
     residuals: np.ndarray
-    accumulators: dict[Key, np.ndarray]
+    accumulators: tuple[dict[Key, np.ndarray], ...]
     scale: float
 
 
@@ -131,95 +86,125 @@ def expect(
     numbers: range,
     store: ImageStore,
     particles: Particles,
-    model: Model,
+    models: Sequence[Model],
     search: Search,
-    pose_table: PoseTable,
+    pose_tables: Sequence[PoseTable],
     context: Context,
 ) -> Expectation:
-    """Align and insert the batches `numbers` of this rank."""
-    plane, shells = store.plane, model.noise.shape[1]
-    length = plane.prefix(usable_radius(particles, model.insertion_radius))
-    weights = model.root_weight(plane, length)
-    found, grey, residuals, accumulators = [], [np.zeros((0, 2))], [], {}
-    reference: Reference | None = None
+    """Align the batches `numbers` of this rank to the maps of all classes, and insert them. All models share noise and radius."""
+    plane, shells, groups = store.plane, models[0].noise.shape[1], len(models[0].noise)
+    length = plane.prefix(usable_radius(particles, models[0].insertion_radius))
+    weights = models[0].root_weight(plane, length)
+    found: list[list[PoseTable]] = [[] for _ in models]
+    posteriors, grey, residuals = [np.zeros((0, len(models)))], [np.zeros((0, 2))], []
+    accumulators: list[dict[Key, np.ndarray]] = [{} for _ in models]
+    references: list[Reference] = []
     current: Key | None = None
     for number, crops in store.stream(numbers):
         key, rows = batches[number].key, batches[number].rows
-        if reference is None or key != current:
+        if key != current:
             current = key
-            reference = model.reference(key, plane, search, context.threads)
-            accumulators[key] = empty_accumulator(model.insertion_radius)
+            references = _references(models, key, plane, search, context.threads)
+            for of_class in accumulators:
+                of_class[key] = empty_accumulator(models[0].insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
-        poses, compared, seen = _align(batch, reference, search, pose_table.take(rows), rows, key[0], context)
-        if not context.marginalise:
-            poses = at_heaviest_mode(poses)
-        if context.draw is not None:
-            poses = drawn(poses, context.draw[rows])
-        counted = counted_by_presence(poses) if context.null_class else poses
-        insert_poses(batch, counted, plane, model.operators, context.scale, context.threads, accumulators[key])
-        sums = residual_sums(compared, seen, reference, shells)
-        residuals.append(by_group(sums, particles.optics[rows], len(model.noise)))
+        aligned = _align_to_all(batch, references, search, pose_tables, rows, key[0], context)
+        posterior = context.hypotheses.posterior([poses for poses, _, _ in aligned], rows)
+        counted, explained = context.hypotheses.counted(posterior), _among_classes(posterior)
+        sums = np.zeros((len(rows), 3, shells))
+        for k, (poses, compared, seen) in enumerate(aligned):
+            shown = _as_counted(poses, rows, context)
+            here = replace(shown, weight=shown.weight * counted[:, k, None])
+            insert_poses(batch, here, plane, models[k].operators, context.scale, context.threads, accumulators[k][key])
+            sums += explained[:, k, None, None] * residual_sums(compared, seen, references[k], shells)
+            found[k].append(PoseTable.of(shown))
+        residuals.append(by_group(sums, particles.optics[rows], groups))
         grey.append(sums[:, 1:, 1:].sum(axis=2))
-        found.append(PoseTable.of(poses))
+        posteriors.append(posterior)
         context.advance(len(rows))
-    joined = PoseTable(
-        *(
-            np.concatenate([getattr(f, name) for f in found] or [getattr(pose_table, name)[:0]])
-            for name in PoseTable.__dataclass_fields__
-        )
-    )
-    residual = np.array(residuals).reshape(-1, len(model.noise), 3, shells)
-    return Expectation(joined, np.concatenate(grey), residual, accumulators, context.scale)
+    poses_of = tuple(PoseTable.joined(of_class, table) for of_class, table in zip(found, pose_tables, strict=True))
+    residual = np.array(residuals).reshape(-1, groups, 3, shells)
+    return Expectation(poses_of, np.concatenate(posteriors), np.concatenate(grey), residual, tuple(accumulators), context.scale)
+
+
+def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, threads: int) -> list[Reference]:
+    """The reference of each class for a half and fold; classes that have the very same map share one."""
+    made: dict[int, Reference] = {}
+    for model in models:
+        if id(model.maps[key]) not in made:
+            made[id(model.maps[key])] = model.reference(key, plane, search, threads)
+    return [made[id(model.maps[key])] for model in models]
+
+
+def _among_classes(posterior: np.ndarray) -> np.ndarray:
+    """Posterior (n, K) given that the image shows one of the classes: rows that sum to one."""
+    total = posterior.sum(axis=1, keepdims=True)
+    return np.where(total > 0, posterior / np.where(total > 0, total, 1.0), 1.0 / posterior.shape[1])
+
+
+def _as_counted(poses: Poses, rows: np.ndarray, context: Context) -> Poses:
+    """The poses, with the weights at which modes are inserted."""
+    poses = poses if context.marginalise else at_heaviest_mode(poses)
+    return poses if context.draw is None else drawn(poses, context.draw[rows])
 
 
 @dataclass(frozen=True)
 class Context:
-    """How an E-step is carried out: which particles are searched globally (N,) bool, fixed-point scale, threads, a call per batch that
-    tells progress and raises where the run is to stop, whether images count by their probability of holding the particle, and whether at
-    all modes of their posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior.
-    local: poses are looked for near given ones only; is_first: for the first time."""
+    """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, threads, a call per
+    batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
+    posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
+    looked for near given ones only; is_first: for the first time."""
 
     search_again: np.ndarray
     scale: float
     pixel_size_A: float
     threads: int
     advance: Callable[[int], None]
-    null_class: bool = False
+    hypotheses: Hypotheses
     marginalise: bool = True
     draw: np.ndarray | None = None
     local: Local | None = None
     is_first: bool = False
 
 
-def at_heaviest_mode(poses: P) -> P:
-    """The poses with all weight on the first mode, where there is one."""
-    return replace(poses, weight=np.eye(1, poses.weight.shape[1]) * (poses.weight[:, :1] > 0))
+Aligned = tuple[Poses, Whitened, Poses]
 
 
-def drawn(poses: Poses, at: np.ndarray) -> Poses:
-    """Each image at one mode, the one at which its cumulated weights pass `at` (n,); it becomes the first and has all the weight."""
-    passed = np.cumsum(poses.weight, axis=1) <= at[:, None] * poses.weight.sum(axis=1, keepdims=True)
-    chosen = np.minimum(passed.sum(axis=1), poses.weight.shape[1] - 1)
-    order = np.argsort(np.arange(poses.weight.shape[1]) != chosen[:, None], axis=1, kind="stable")
-    rows = np.arange(len(order))[:, None]
-    one = np.eye(1, order.shape[1]) * (poses.weight.sum(axis=1, keepdims=True) > 0)
-    return replace(poses, rotation=poses.rotation[rows, order], shift_px=poses.shift_px[rows, order], weight=one)
-
-
-def counted_by_presence(poses: P) -> P:
-    """The poses with every weight times the probability that the image holds the particle."""
-    return replace(poses, weight=poses.weight * expit(poses.log_odds)[:, None])
+def _align_to_all(
+    batch: Whitened,
+    references: list[Reference],
+    search: Search,
+    tables: Sequence[PoseTable],
+    rows: np.ndarray,
+    half: int,
+    context: Context,
+) -> list[Aligned]:
+    """What `_align` gives for each class; classes that start alike share what the first of them finds."""
+    aligned: list[Aligned] = []
+    for k, (reference, table) in enumerate(zip(references, tables, strict=True)):
+        alike = [j for j in range(k) if references[j] is reference and tables[j] is table]
+        aligned.append(
+            aligned[alike[0]] if alike else _align(batch, reference, search, table.take(rows), rows, half, context.search_again[k], context)
+        )
+    return aligned
 
 
 def _align(
-    batch: Whitened, reference: Reference, search: Search, known: Poses, rows: np.ndarray, half: int, context: Context
-) -> tuple[Poses, Whitened, Poses]:
+    batch: Whitened,
+    reference: Reference,
+    search: Search,
+    known: Poses,
+    rows: np.ndarray,
+    half: int,
+    search_again: np.ndarray,
+    context: Context,
+) -> Aligned:
     """Poses of a batch; what was compared with the reference, and the poses in its frame: both other than the first only in a local
     refinement."""
     local = context.local
     if local is None:
-        poses = _search_or_climb(batch, reference, search, known, context.search_again[rows], context.threads)
+        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context.threads)
         return poses, batch, poses
     compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)

@@ -78,6 +78,8 @@ def _resolve_one(declared: Input, value: Any) -> Path | str | None:
     if declared.file is None:
         return str(value)
     path = Path(str(value)).expanduser()
+    if declared.is_word(str(value)) and not path.exists():
+        return str(value)
     if path.is_dir():
         path = _file_in_folder(declared, path)
     if declared.shipped and not path.exists() and is_shipped(str(value)):

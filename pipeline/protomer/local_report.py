@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from protomer.iteration_record import rotation_widths_deg
 from protomer.job_run import JobRun
 from protomer.particles import Particles
-from protomer.refinement import rotation_widths_deg
 from protomer.refinement_start import resampled
 from protomer.report.build import Report
 from protomer.report.figures import Expected, fsc_caption, fsc_figure, histogram_figure, resolution_figure

@@ -90,6 +90,10 @@ class OutputFolder:
         """Where the output of that name lies, such as 'particles.h5' or 'class_1/volume.h5'."""
         return self.folder / name
 
+    def within(self, name: str) -> OutputFolder:
+        """A folder in this one; what is written there is told under its name."""
+        return OutputFolder(self.path(name), self.is_writer, lambda inner: self._wrote(f"{name}/{inner}"))
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A temporary path for the output `name`, which appears, complete, when the block ends. Raises StorageError."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from protomer.aberrations import usable_radius
 from protomer.batches import Key
 from protomer.expectation import Context, Model, PoseTable, expect, insert_poses, insertion_scale
+from protomer.hypotheses import Hypotheses
 from protomer.images import contrast_transfer, whiten
+from protomer.iteration_record import Moved, told
 from protomer.maximisation import (
     Sums,
     add_up_ranks,
@@ -33,9 +36,7 @@ from protomer.schedule import Band
 from protomer.volumes import Halves
 from protomer_kernels.insertion import empty_accumulator
 from protomer_kernels.noise import power_by_shell
-from protomer_kernels.rotations import matrices_from_quaternions
 
-SAME_POSE_DEG = 10.0
 AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
 CERTAIN_WEIGHT = 0.99
 UNCERTAIN_WEIGHT = 0.95  # those below are searched in every iteration: modes found with a worse map may not hold the right one
@@ -70,54 +71,61 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
     return mean / np.bincount(plane.shell, minlength=shells), setup.team.largest(largest)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What an E-step gave, the same on every rank. Of each class: poses, who was searched globally (K, N), and accumulators; the posterior
+    (N, K) of the classes; grey scales, noise and the grey-scale fit of the references."""
+
+    poses: tuple[PoseTable, ...]
+    searched: np.ndarray
+    totals: tuple[dict[Key, np.ndarray], ...]
+    fixed_point: float
+    posterior: np.ndarray
+    scale: np.ndarray
+    noise: np.ndarray
+    fit: float
+
+
 def iterate(setup: Setup, state: State) -> State:
-    """One iteration of expectation-maximisation."""
-    setup = at_scales(setup, state)
+    """One iteration of expectation-maximisation of one structure."""
     band, model = state.band, state.model
-    context = _context(setup, state)
-    search = band.search(setup.shift_extent_px)
-    with setup.progress(f"iteration {band.iteration + 1}", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+    clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
+    step = estimate(setup, (state,), Hypotheses.of_one(setup.null_class and clear))
+    poses = step.poses[0]
+    maps, curve = maximise(setup, step.totals[0], step.fixed_point, band)
+    resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
+    if setup.is_relaxed:
+        maps, poses = in_one_frame(setup, maps, poses)
+    moved = Moved.between(setup, state, poses, step.searched[0])
+    record = {**told(setup, state, poses, moved, step.searched[0]), "resolved_shell": resolved, "grey_fit": step.fit,
+              "null_class": setup.null_class and clear, "mean_presence": float(poses.presence.mean()),
+              "fsc": [round(float(c), 5) for c in curve], "noise": step.noise.round(8).tolist()}
+    gained = record["mean_top_weight"] - (state.history[-1]["mean_top_weight"] if state.history else 0.0)
+    after = band.next(resolved, record["median_turn_deg"], record["median_width_deg"], gained)
+    model = replace(model, maps=maps, noise=step.noise, insertion_radius=after.insertion_radius)
+    return State(after, model, poses, moved.agreed, step.scale, [*state.history, record])
+
+
+def estimate(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> Step:
+    """The E-step over all ranks: every image against the maps of all classes. The states share band, noise and grey scales."""
+    setup, first = at_scales(setup, states[0]), states[0]
+    context = _context(setup, states, hypotheses)
+    search = first.band.search(setup.shift_extent_px)
+    with setup.progress(f"iteration {first.band.iteration + 1}", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
 
         def advance(number: int) -> None:
             line.advance(number)
             setup.check_stop()
 
         share = expect(
-            setup.batches, setup.numbers, setup.store, setup.particles, model, search, state.poses, replace(context, advance=advance)
+            setup.batches, setup.numbers, setup.store, setup.particles, [state.model for state in states], search,
+            [state.poses for state in states], replace(context, advance=advance),
         )
-    poses = _gather_poses(setup, share.poses)
-    scale = refined_scale(state.scale, in_table_order(setup, share.grey)) if setup.particle_scale else state.scale
-    noise, fit = _update_noise(setup, model, setup.team.gather_rows(share.residuals).sum(axis=0))
-    totals = add_up_ranks(share.accumulators, setup.keys, model.insertion_radius, setup.team)
-    maps, curve = maximise(setup, totals, share.scale, band)
-    resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
-    if setup.is_relaxed:
-        maps, poses = in_one_frame(setup, maps, poses)
-    turn_deg = turns_deg(state.poses, poses, model.operators)
-    found_deg = turns_deg(state.poses, poses, model.mates) if setup.is_relaxed else turn_deg
-    agreed = np.where(context.search_again, np.where(found_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
-    width_deg = rotation_widths_deg(poses.covariance)
-    certainty = float(poses.weight[:, 0].mean())
-    gained = certainty - (state.history[-1]["mean_top_weight"] if state.history else 0.0)
-    after = band.next(resolved, float(np.median(turn_deg)), float(np.median(width_deg)), gained)
-    record = {
-        "iteration": band.iteration + 1,
-        "alignment_radius": band.radius,
-        "resolved_shell": resolved,
-        "median_turn_deg": float(np.median(turn_deg)),
-        **pose_change_quartiles(turn_deg, state.poses, poses, setup.pixel_size_A),
-        "median_width_deg": float(np.median(width_deg)),
-        "mean_top_weight": certainty,
-        "grey_fit": fit,
-        "null_class": context.null_class,
-        "mean_presence": float(poses.presence.mean()),
-        "searched": int(context.search_again.sum()),
-        "found_elsewhere": _found_elsewhere(state.agreed, context.search_again, found_deg),
-        "fsc": [round(float(c), 5) for c in curve],
-        "noise": noise.round(8).tolist(),
-    }
-    model = replace(model, maps=maps, noise=noise, insertion_radius=after.insertion_radius)
-    return State(after, model, poses, agreed, scale, [*state.history, record])
+    poses = tuple(_gather_poses(setup, of_class) for of_class in share.poses)
+    scale = refined_scale(first.scale, in_table_order(setup, share.grey)) if setup.particle_scale else first.scale
+    noise, fit = _update_noise(setup, first.model, setup.team.gather_rows(share.residuals).sum(axis=0))
+    totals = tuple(add_up_ranks(of_class, setup.keys, first.model.insertion_radius, setup.team) for of_class in share.accumulators)
+    return Step(poses, context.search_again, totals, share.scale, in_table_order(setup, share.posterior), scale, noise, fit)
 
 
 def in_one_frame(setup: Setup, maps: dict[Key, np.ndarray], poses: PoseTable) -> tuple[dict[Key, np.ndarray], PoseTable]:
@@ -129,8 +137,18 @@ def in_one_frame(setup: Setup, maps: dict[Key, np.ndarray], poses: PoseTable) ->
     return turned, turned_half(poses, np.flatnonzero(setup.particles.half == 1), operator)
 
 
-def _context(setup: Setup, state: State) -> Context:
-    """Who is searched globally, and the iteration's fixed-point scale.
+def _context(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> Context:
+    """Who is searched globally in each class, and the iteration's fixed-point scale."""
+    first = states[0]
+    again = np.stack([_search_again(setup, state) for state in states])
+    scale = insertion_scale(setup.largest, setup.particles, first.model)
+    draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and first.band.iteration == 0 else None
+    how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0
+    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
+
+
+def _search_again(setup: Setup, state: State) -> np.ndarray:
+    """Who (N,) is searched globally.
 
     A particle whose pose a search has found again only climbs from there; of those, the least likely and a rotating share are searched
     all the same, so that nothing stays lost.
@@ -143,18 +161,7 @@ def _context(setup: Setup, state: State) -> Context:
     again |= (turn + state.band.iteration) % one_in == 0
     if state.band.iteration > 0:
         again |= state.poses.log_likelihood < np.quantile(state.poses.log_likelihood, OUTLIER_SHARE * ONE_IN / one_in)
-    scale = insertion_scale(setup.largest, setup.particles, state.model)
-    clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
-    draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and state.band.iteration == 0 else None
-    null_class = setup.null_class and clear
-    how = null_class, setup.marginalise, draw, setup.local, state.band.iteration == 0
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
-
-
-def _found_elsewhere(agreed: np.ndarray, searched: np.ndarray, turn_deg: np.ndarray) -> float | None:
-    """Of the particles whose pose had been found again before and that were searched all the same, the share that ended elsewhere."""
-    settled = searched & (agreed > 0)
-    return float(np.mean(turn_deg[settled] >= SAME_POSE_DEG)) if settled.any() else None
+    return again
 
 
 def _gather_poses(setup: Setup, share: PoseTable) -> PoseTable:
@@ -210,29 +217,6 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
-
-
-def turns_deg(before: PoseTable, after: PoseTable, operators: np.ndarray) -> np.ndarray:
-    """Angle (N,) between the heaviest modes of two iterations, group mates counted as one; 180 where there was none before."""
-    if not np.any(before.weight):
-        return np.full(len(before.weight), 180.0)
-    first, second = (matrices_from_quaternions(table.rotation[:, 0]) for table in (before, after))
-    trace = np.max([np.einsum("nij,nij->n", g @ first, second) for g in operators], axis=0)
-    return np.rad2deg(np.arccos(np.clip(0.5 * (trace - 1), -1, 1)))
-
-
-def pose_change_quartiles(turn_deg: np.ndarray, before: PoseTable, after: PoseTable, pixel_size_A: float) -> dict[str, list[float] | None]:
-    """Quartiles over the particles of the turn and of the shift change between two iterations; None where there was none before."""
-    if not np.any(before.weight):
-        return {"turn_quartiles_deg": None, "shift_change_quartiles_A": None}
-    moved_A = np.linalg.norm(after.shift_px[:, 0] - before.shift_px[:, 0], axis=1) * pixel_size_A
-    quartiles = {"turn_quartiles_deg": turn_deg, "shift_change_quartiles_A": moved_A}
-    return {name: np.percentile(values, (25, 50, 75)).round(6).tolist() for name, values in quartiles.items()}
-
-
-def rotation_widths_deg(covariance: np.ndarray) -> np.ndarray:
-    """Root mean square angle (N,) of each pose's posterior, from its packed covariance (N, 15)."""
-    return np.rad2deg(np.sqrt(np.maximum(covariance[:, [0, 2, 5]].sum(axis=1), 0.0)))
 
 
 def reconstruct_halves(

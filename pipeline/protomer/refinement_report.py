@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from protomer.confidence import Confidence
+from protomer.iteration_record import rotation_widths_deg
 from protomer.job_run import JobRun
 from protomer.particles import Particles
-from protomer.refinement import rotation_widths_deg
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, pose_change_figure, resolution_figure
 from protomer.report.pictures import add_cut_offs, orientation_figure, projections_figure, slices_figure

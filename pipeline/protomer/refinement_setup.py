@@ -10,12 +10,13 @@ import numpy as np
 
 from protomer.alignment import IDENTITY
 from protomer.batches import Batch, Key
-from protomer.expectation import Model, PoseTable, counted_by_presence
+from protomer.expectation import Model, PoseTable
 from protomer.images import ImageStore
 from protomer.local_alignment import Local
 from protomer.maximisation import solid_sphere
 from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
+from protomer.pose_table import counted_by_presence
 from protomer.ranks import Team
 from protomer.schedule import Band
 from protomer.volumes import Halves

@@ -114,6 +114,7 @@ class Input:
     alternatives: other endings that are accepted. repeatable: may be given several times, `none` for a gap. default: used where the
     input is not given. digest: whether the file's SHA-256 is recorded when the run opens (False for image stacks, which import digests).
     positional: may be given without its flag. shipped: may be the name of a model that comes with Protomer, where there is no such file.
+    words: what may stand in a file's place, alone or before a colon, such as sphere:120; such a value is text.
     """
 
     name: str
@@ -126,6 +127,11 @@ class Input:
     digest: bool = True
     positional: bool = False
     shipped: bool = False
+    words: tuple[str, ...] = ()
+
+    def is_word(self, value: str) -> bool:
+        """Whether a value is one of the words that may stand in a file's place."""
+        return value.partition(":")[0].strip().lower() in self.words
 
 
 @dataclass(frozen=True)

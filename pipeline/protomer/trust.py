@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from protomer.events import Events
+from protomer.iteration_record import rotation_widths_deg
 from protomer.noise_control import NoiseControl
 from protomer.particles import Particles
 from protomer.pose_changes import PoseChanges
-from protomer.refinement import rotation_widths_deg
 from protomer.resolution import FscSet
 from protomer.volumes import Volume
 

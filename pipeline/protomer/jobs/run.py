@@ -70,7 +70,7 @@ def describe_chain(chain: Chain, path: Path, cores: int) -> str:
 
 def _estimate(step: Step, cores: int) -> str:
     """Memory and time of a step whose inputs are all there, in words; what a step reads from others is not known before they ran."""
-    if any(path is not None and not path.is_absolute() for paths in step.files.values() for path in paths):
+    if not all(path.is_absolute() for path in step.paths):
         return ""
     given = {name: [str(path or "none") for path in paths] for name, paths in step.files.items()}
     ranks = step.resources.ranks

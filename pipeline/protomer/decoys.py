@@ -1,0 +1,44 @@
+"""Decoys: volumes made from a word, for what is in the images beside the particle. A class that starts from one draws junk off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from protomer.declarations.classify import DECOYS
+from protomer.errors import InputError, SettingsError
+from protomer.formats.hdf5 import read_any_volume
+from protomer.randomness import generator
+from protomer.refinement_start import resampled
+from protomer.volume_creation import shape_map
+from protomer_kernels.fourier import phase_randomise
+
+FORMS = "sphere:DIAMETER, shell:OUTER,INNER, ellipsoid:X,Y,Z (in Å), noise, or phase-randomised:VOLUME"
+FIRST_RANDOM_SHELL = 1  # beyond the mean
+
+
+def decoy_map(word: str, box: int, voxel_size_A: float, seed: int) -> np.ndarray:
+    """The map (D, D, D) float32 of a decoy, in a grey scale of its own. Raises InputError, SettingsError."""
+    kind, _, rest = word.partition(":")
+    if kind.strip().lower() == DECOYS[-1]:
+        path = Path(rest.strip()).expanduser()
+        path = path / "volume.h5" if path.is_dir() else path
+        if not rest.strip() or not path.is_file():
+            raise InputError(f"--volume {word}: there is no such file" if rest.strip() else f"--volume {word} without a volume",
+                             "phase-randomised: and the path of a volume", f"write a path, or one of {FORMS}")
+        data = resampled(read_any_volume(path), box, voxel_size_A)
+        return np.asarray(phase_randomise(data, FIRST_RANDOM_SHELL, generator(seed, 0, f"decoy {kind}")), np.float32)
+    try:
+        return shape_map(word, box, voxel_size_A, seed).data
+    except (InputError, SettingsError) as error:
+        raise InputError(f"--volume {word}: this decoy cannot be made ({error.found})", error.expected.replace("model, ", ""),
+                         f"write one of {FORMS}") from error
+
+
+def matched_grey(decoy: np.ndarray, volumes: list[np.ndarray]) -> np.ndarray:
+    """The decoy with as much power (without its mean) as the volumes have in the mean, all (D, D, D)."""
+    wanted = float(np.mean([volume.std(dtype=np.float64) for volume in volumes]))
+    return np.asarray(decoy * np.float32(wanted / max(float(decoy.std(dtype=np.float64)), 1e-30)), np.float32)
+
+

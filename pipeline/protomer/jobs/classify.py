@@ -1,0 +1,164 @@
+"""classify: expectation-maximisation of several structures, half-set by half-set, with decoys for what is none of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protomer.alignment import IDENTITY
+from protomer.batches import Batch, fold_count, make_batches, share_of_batches
+from protomer.class_checkpoint import resume, until_settled
+from protomer.class_outcome import class_maps, classified, warn_of_classes, write_posteriors
+from protomer.class_report import write_report
+from protomer.class_start import alike, begin, in_box, load_particles, load_starts, require_classes
+from protomer.classification import Classes, Mixture
+from protomer.declarations.classify import ClassifySettings
+from protomer.footprint import Work
+from protomer.formats.hdf5 import read_particles, write_particles
+from protomer.image_memory import image_folder
+from protomer.images import ImageStore, common_frame
+from protomer.job_run import Inputs, JobRun, Plan
+from protomer.joining import join_shell
+from protomer.non_uniform import NonUniform
+from protomer.particles import Particles
+from protomer.refinement import survey_images
+from protomer.refinement_plan import work_of
+from protomer.refinement_setup import Setup
+from protomer.volumes import MapRecord
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+
+SECONDS_PER_COEFFICIENT = 1e-5  # and image and class: measured, whole runs
+
+
+def run(inputs: Inputs, settings: ClassifySettings, job: JobRun) -> dict[str, Any]:
+    """Load, iterate until classes settle, reconstruct each, measure, save."""
+    given = load_particles(inputs, job.events)
+    setup = prepare(in_box(given, settings.box), len(inputs.volume), settings, job)
+    noise, largest = survey_images(setup, len(given.optics_groups))
+    setup = replace(setup, largest=largest)
+    starts = load_starts(inputs, settings, setup, job.events)
+    classes = classes_of(setup, alike(starts), settings)
+    mixture = resume(classes, job)
+    if mixture is None:
+        is_decoy = [isinstance(volume, str) for volume in inputs.volume]
+        mixture = begin(classes, starts, is_decoy, noise, settings.max_alignment_resolution)
+    mixture = until_settled(classes, mixture, job)
+    records = class_maps(classes, mixture, settings.initial_low_pass, setup.non_uniform, job)
+    return finish(classes, mixture, records, given, inputs, job)
+
+
+def prepare(particles: Particles, number: int, settings: ClassifySettings, job: JobRun) -> Setup:
+    """What stays the same during the run."""
+    box, pixel_A = common_frame(particles)
+    plane = HalfPlane(box, largest_radius(box))
+    batches = batches_of(particles, number, settings)
+    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
+    work = work_of_classes(settings.half_precision, batches, numbers, box, job.threads, number)
+    folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
+    low_pass_A = settings.initial_low_pass
+    return Setup(
+        particles,
+        ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision),
+        batches,
+        numbers,
+        job.team,
+        IDENTITY,
+        pixel_A,
+        join_shell(box * pixel_A, plane.radius, low_pass_A, low_pass_A, job.events),
+        box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
+        settings.marginalise,
+        job.seed,
+        job.threads,
+        job.shared_progress,
+        np.zeros((1, 1)),
+        check_stop=job.check_stop,
+        particle_scale=settings.particle_scale,
+        non_uniform=NonUniform.of(settings),
+    )
+
+
+def classes_of(setup: Setup, alike_starts: np.ndarray, settings: ClassifySettings) -> Classes:
+    """The classes, in the terms of the loop."""
+    width_A = setup.store.plane.box * setup.pixel_size_A
+    return Classes(
+        setup,
+        alike_starts,
+        max(1, round(width_A / settings.initial_low_pass)),
+        settings.hard,
+        settings.null_class,
+        settings.random_iterations,
+        settings.final_iterations + settings.extra_passes,
+        settings.class_change,
+    )
+
+
+def finish(
+    classes: Classes, mixture: Mixture, records: list[MapRecord], given: Particles, inputs: Inputs, job: JobRun
+) -> dict[str, Any]:
+    """Write everything (rank 0), and say how it went."""
+    particles = classified(mixture, classes, given, job)
+    if not job.team.is_first:
+        return {}
+    names = [volume if isinstance(volume, str) else volume.parent.name if volume.name == "volume.h5" else volume.name
+             for volume in inputs.volume]
+    is_decoy = [isinstance(volume, str) for volume in inputs.volume]
+    warn_of_classes(mixture, names, job.events)
+    with job.output.writing("particles.h5") as path:
+        write_particles(path, particles)
+    with job.output.writing("classes.csv") as path:
+        write_posteriors(path, particles, mixture.posterior)
+    write_report(classes, mixture, records, particles, (names, is_decoy), job)
+    counts = np.bincount(particles.class_number, minlength=classes.number + 1)
+    in_decoys = int(sum(counts[k + 1] for k in range(classes.number) if is_decoy[k]) + counts[0])
+    return {
+        "particles_in": len(particles),
+        "particles_out": len(particles),
+        "images": len(particles),
+        "iterations": len(mixture.history),
+        "classes": [
+            {"class": k + 1, "start": names[k], "is_decoy": is_decoy[k], "images": int(counts[k + 1]),
+             "fraction": round(float(mixture.posterior[:, k].mean()), 4),
+             "resolution_A": None if record.fsc is None else record.fsc.summary()}
+            for k, record in enumerate(records)
+        ],
+        "images_likelier_noise": int(counts[0]),
+        "lost_to_decoys": round(in_decoys / len(particles), 4),
+        "changed_class_last": round(mixture.history[-1]["changed"], 4),
+        "resolution_A": best_resolution(records),
+    }
+
+
+def best_resolution(records: list[MapRecord]) -> dict[str, object] | None:
+    """Of the class that is resolved best."""
+    measured = [record.fsc for record in records if record.fsc is not None]
+    return min(measured, key=lambda fsc: fsc.resolution_A_at("corrected")).summary() if measured else None
+
+
+def batches_of(particles: Particles, number: int, settings: ClassifySettings) -> list[Batch]:
+    """The fixed batches; folds only where the accumulators of all classes leave room for them."""
+    radius, sizes = largest_radius(common_frame(particles)[0]), np.bincount(particles.half).tolist()
+    folds = fold_count(settings.cross_fit_folds, sizes, round(radius * number ** (1 / 3)))  # accumulators grow as the cube of the radius
+    return make_batches(particles, folds, settings.seed)
+
+
+def work_of_classes(half_precision: bool, batches: list[Batch], numbers: range, box: int, threads: int, number: int) -> Work:
+    """What decides the memory of the rank with these batches: maps and accumulators of every class."""
+    work = work_of(half_precision, batches, numbers, box, threads)
+    return replace(work, keys=work.keys * number, own_keys=work.own_keys * number, grid_rotations=work.grid_rotations * number)
+
+
+def plan(inputs: Inputs, settings: ClassifySettings, ranks: int, threads: int) -> Plan:
+    """Memory of the rank that needs most; time from the number of images and classes, at measured rates."""
+    require_classes(inputs)
+    particles, number = in_box(read_particles(inputs.particles), settings.box), len(inputs.volume)
+    box, _ = common_frame(particles)
+    batches = batches_of(particles, number, settings)
+    works = [work_of_classes(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads, number)
+             for rank in range(ranks)]
+    most = max(work.image_bytes + work.refinement_bytes for work in works)
+    coefficients = len(HalfPlane(box, largest_radius(box)))
+    return Plan(most, number * 40 * box**3 + 2000 * len(particles),
+                15 + number * len(particles) * coefficients * SECONDS_PER_COEFFICIENT / (ranks * threads),
+                (f"{number} classes in a box of {box}: a smaller box takes less memory by its cube",))
