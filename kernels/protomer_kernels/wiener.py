@@ -2,7 +2,10 @@
 
     V = numerator / (weight + 1 / tau^2),   1 / tau^2 = mean weight of the shell / SSNR of the shell                      (1)
 
-(Scheres 2012, eq. 8, with tau^2 from the half-map FSC: SSNR = FSC / (1 - FSC), Rosenthal and Henderson 2003.)
+(Scheres 2012, eq. 8, with tau^2 from the half-map FSC: SSNR = FSC / (1 - FSC), Rosenthal and Henderson 2003.) Where V is expected to be
+near a mean M rather than near 0,
+
+    V = (numerator + M / tau^2) / (weight + 1 / tau^2)                                                                   (2)
 """
 
 from __future__ import annotations
@@ -39,6 +42,25 @@ def _divide(numerator, weight, ridge, out):
                 shell = int(np.rint(np.sqrt((k - centre) ** 2 + (j - centre) ** 2 + i**2) / PADDING))
                 inside = shell < ridge.shape[0] and weight[k, j, i] + ridge[min(shell, ridge.shape[0] - 1)] > 0.0
                 out[k, j, i] = numerator[k, j, i] / np.float32(weight[k, j, i] + ridge[shell]) if inside else np.complex64(0.0)
+
+
+@numba.njit(parallel=True, cache=True)
+def add_expected(numerator, pull, mean):
+    """Eq. (2)'s numerator in place: numerator and mean (n, n, r + 1) complex64; pull (shells,) float64 is 1 / tau^2, times the share of
+    the mean that is expected."""
+    centre = (numerator.shape[0] - 1) // 2
+    for k in numba.prange(numerator.shape[0]):
+        for j in range(numerator.shape[1]):
+            for i in range(numerator.shape[2]):
+                shell = int(np.rint(np.sqrt((k - centre) ** 2 + (j - centre) ** 2 + i**2) / PADDING))
+                if shell < pull.shape[0]:
+                    numerator[k, j, i] += np.float32(pull[shell]) * mean[k, j, i]
+
+
+def quotient(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+    """Eq. (1) without the way back to real space: (n, n, r + 1) complex64. It takes the numerator's place."""
+    _divide(numerator, weight, ridge.astype(np.float64), numerator)
+    return numerator
 
 
 def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, box: int, workers: int = 1) -> np.ndarray:

@@ -59,7 +59,7 @@ def class_maps(classes: Classes, mixture: Mixture, start_A: float, non_uniform: 
                 write_empty(records[-1], there)
             continue
         half_maps, together = reconstruct_halves(setup, state.model.noise, poses, setup.operators)
-        halves = half_maps.map(lambda data, pixel_A=pixel_A: Volume(data, pixel_A))
+        halves = Halves(*(Volume(data, pixel_A) for data in half_maps))
         quiet = replace(there, events=ClassEvents(job.events, k + 1))
         record = measure_maps(halves, Volume(together, pixel_A), None, "", "C1", None, quiet, non_uniform)
         records.append(record)

@@ -18,6 +18,7 @@ from scipy.special import expit, logsumexp
 
 from protomer.batches import Key
 from protomer.class_match import matched
+from protomer.consensus import references_about_consensus
 from protomer.hypotheses import Hypotheses, evidence
 from protomer.iteration_record import Moved, told
 from protomer.maximisation import first_shell_below
@@ -134,11 +135,11 @@ def solve_classes(
     classes: Classes, step: Step, band: Band, is_random: bool
 ) -> tuple[list[dict[Key, np.ndarray]], list[np.ndarray]]:
     """References and FSC of each class; while classes are random, halves share them, low-passed as the start was."""
-    setup = replace(classes.setup, join_shell=band.insertion_radius) if is_random else classes.setup
+    if not is_random:
+        return references_about_consensus(classes.setup, step.totals, step.fixed_point, band, step.posterior)
+    setup = replace(classes.setup, join_shell=band.insertion_radius)
     solved = [maximise(setup, totals, step.fixed_point, band) for totals in step.totals]
-    maps = [found for found, _ in solved]
-    if is_random:
-        maps = [{key: low_pass(volume, float(classes.start_radius), 2.0) for key, volume in of_class.items()} for of_class in maps]
+    maps = [{key: low_pass(volume, float(classes.start_radius), 2.0) for key, volume in found.items()} for found, _ in solved]
     return maps, [curve for _, curve in solved]
 
 
