@@ -20,6 +20,7 @@ def save(mixture: Mixture, job: JobRun) -> None:
     kept: dict[str, Any] = {f"band_{name}": getattr(first.band, name) for name in Band.__dataclass_fields__}
     kept |= {"noise": first.model.noise, "scale": first.scale, "insertion_radius": first.model.insertion_radius,
              "posterior": mixture.posterior, "prior": mixture.prior, "left": mixture.left, "history": json.dumps(mixture.history)}
+    kept |= {f"{k}_decoy": volume for k, volume in mixture.decoys.items()}
     for k, state in enumerate(mixture.states):
         kept |= {f"{k}_{name}": getattr(state.poses, name) for name in PoseTable.__dataclass_fields__}
         kept |= {f"{k}_map_{half}_{fold}": volume for (half, fold), volume in state.model.maps.items()}
@@ -39,7 +40,8 @@ def resume(classes: Classes, job: JobRun) -> Mixture | None:
         model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]))
         poses = PoseTable(*(saved[f"{k}_{name}"] for name in PoseTable.__dataclass_fields__))
         states.append(State(band, model, poses, saved[f"{k}_agreed"], saved["scale"], json.loads(saved[f"{k}_history"])))
-    return Mixture(tuple(states), saved["posterior"], saved["prior"], int(saved["left"]), json.loads(saved["history"]))
+    decoys = {k: saved[f"{k}_decoy"] for k in range(classes.number) if f"{k}_decoy" in saved}
+    return Mixture(tuple(states), saved["posterior"], saved["prior"], decoys, int(saved["left"]), json.loads(saved["history"]))
 
 
 def until_settled(classes: Classes, mixture: Mixture, job: JobRun) -> Mixture:

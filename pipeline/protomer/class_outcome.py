@@ -129,8 +129,8 @@ def warn_of_classes(mixture: Mixture, names: list[str], events: Events) -> None:
                     "were not needed, or start too far from what is in the images")
     best, chance = float(posterior.max(axis=1).mean()), chance_level(posterior)
     if chance < ALMOST_ALL and best < min(CHANCE * chance, 0.5 * (1.0 + chance)):
-        events.warn("classes_by_chance", f"the likeliest class of an image has a posterior of {best:.2f} in the mean, guessing by the sizes "
-                    f"of the classes would have {chance:.2f}: the images do not tell these classes apart")
+        events.warn("classes_by_chance", f"the likeliest class of an image has a posterior of {best:.2f} in the mean, guessing by the "
+                    f"sizes of the classes would have {chance:.2f}: the images do not tell these classes apart")
     last = mixture.history[-1]
     if last["changed"] > 0.05:
         events.warn("classes_unsettled", f"{100 * last['changed']:.0f} % of the images changed class in the last iteration: classes were "

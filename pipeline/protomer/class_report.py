@@ -59,8 +59,8 @@ def _add_classes(
                  "Images are counted in their likeliest class; shares are means of posteriors; resolution by the corrected FSC at 0.143.")
     measured = {label: record.fsc for label, record in zip(labels, records, strict=True) if record.fsc is not None}
     if measured:
-        report.figure(class_fsc_figure(measured), "Corrected FSC of the half maps of each class, each in a mask of its own. Halves share the "
-                      "start up to its low-pass: a class of noise alone shows no more than that.")
+        report.figure(class_fsc_figure(measured), "Corrected FSC of the half maps of each class, each in a mask of its own. Halves share "
+                      "the start up to its low-pass: a class of noise alone shows no more than that.")
 
 
 def _add_flow(report: Report, classes: Classes, mixture: Mixture, labels: list[str]) -> None:
@@ -85,8 +85,8 @@ def _add_flow(report: Report, classes: Classes, mixture: Mixture, labels: list[s
     if matches:
         report.table(("class of half A", *(f"class {k + 1} of half B" for k in range(classes.number))),
                      [(k + 1, *row) for k, row in enumerate(matches[0])],
-                     "How the classes of the two halves correlated, less what all have in common, when the random iterations ended; each was "
-                     "paired with the one that it agrees with best.")
+                     "How the classes of the two halves correlated, less what all have in common, when the random iterations ended; each "
+                     "was paired with the one that it agrees with best.")
 
 
 def _add_class(report: Report, k: int, record: MapRecord, particles: Particles, label: str) -> None:
@@ -99,4 +99,5 @@ def _add_class(report: Report, k: int, record: MapRecord, particles: Particles, 
         report.text(f"{int(inside.sum())} images are in this class.")
         return
     report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
-    report.figure(histogram_figure(particles.class_posterior[inside], "posterior of the class"), "How sure the images in this class are of it.")
+    report.figure(histogram_figure(particles.class_posterior[inside], "posterior of the class"),
+                  "How sure the images in this class are of it.")

@@ -76,8 +76,8 @@ def _loaded(path: Path, number: int, box: int, pixel_A: float, events: Events) -
     if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
         raise InputError(f"the volume {path} is constant or holds NaN", "a map with density", "give another --volume")
     if volume.box != box or abs(volume.voxel_size_A / pixel_A - 1) >= 1e-3:
-        events.warn("resampled_start", f"the volume of class {number} ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to "
-                    f"{box} voxels of {pixel_A:.4g} Å, as the images are")
+        events.warn("resampled_start", f"the volume of class {number} ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled "
+                    f"to {box} voxels of {pixel_A:.4g} Å, as the images are")
     return resampled(volume, box, pixel_A)
 
 
@@ -109,4 +109,6 @@ def begin(
     for k in set(classes.alike.tolist()) - set(fitted):
         maps[k] = dict.fromkeys(setup.keys, matched_grey(starts[k], good))
     states = tuple(state(maps[int(classes.alike[k])]) for k in range(classes.number))
-    return Mixture(states, np.full((number, classes.number), 1.0 / classes.number), np.full(classes.number + 1, 1.0 / (classes.number + 1)))
+    decoys = {k: maps[int(classes.alike[k])][setup.keys[0]] for k in range(classes.number) if is_decoy[k]}
+    even = 1.0 / classes.number, 1.0 / (classes.number + 1)
+    return Mixture(states, np.full((number, classes.number), even[0]), np.full(classes.number + 1, even[1]), decoys)

@@ -9,7 +9,7 @@ halves have their references in common, low-passed as the start was, so that a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,11 +70,13 @@ class Classes:
 @dataclass(frozen=True)
 class Mixture:
     """Where a classification stands: a state for each class, which share band, noise and grey scales; posterior (N, K) of the classes and
-    prior (K + 1,), noise alone last; iterations left to do, -1 while it is not settled; and what each iteration gave."""
+    prior (K + 1,), noise alone last; decoys: the starts of those classes; iterations left to do, -1 while it is not settled; and what each
+    iteration gave."""
 
     states: tuple[State, ...]
     posterior: np.ndarray
     prior: np.ndarray
+    decoys: Mapping[int, np.ndarray] = field(default_factory=dict)
     left: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -105,7 +107,7 @@ def iterate_classes(classes: Classes, mixture: Mixture) -> Mixture:
     setup, band, states = classes.setup, mixture.band, mixture.states
     is_random = band.iteration < classes.random_until
     step = estimate(setup, states, hypotheses_of(classes, mixture))
-    maps, curves = solve_classes(classes, step, band, is_random)
+    maps, curves = solve_classes(classes, step, band, is_random, mixture.decoys)
     correlation: list[list[float]] | None = None
     if band.iteration + 1 == classes.random_until:
         maps, step, correlation = in_one_order(setup, maps, step)
@@ -132,11 +134,11 @@ def hypotheses_of(classes: Classes, mixture: Mixture) -> Hypotheses:
 
 
 def solve_classes(
-    classes: Classes, step: Step, band: Band, is_random: bool
+    classes: Classes, step: Step, band: Band, is_random: bool, decoys: Mapping[int, np.ndarray]
 ) -> tuple[list[dict[Key, np.ndarray]], list[np.ndarray]]:
     """References and FSC of each class; while classes are random, halves share them, low-passed as the start was."""
     if not is_random:
-        return references_about_consensus(classes.setup, step.totals, step.fixed_point, band, step.posterior)
+        return references_about_consensus(classes.setup, step.totals, step.fixed_point, band, step.posterior, decoys)
     setup = replace(classes.setup, join_shell=band.insertion_radius)
     solved = [maximise(setup, totals, step.fixed_point, band) for totals in step.totals]
     maps = [{key: low_pass(volume, float(classes.start_radius), 2.0) for key, volume in found.items()} for found, _ in solved]
@@ -193,4 +195,4 @@ def counted_on(
     since = band.iteration - classes.random_until
     settled = (since >= LEAST_ITERATIONS and changed < classes.class_change and band.stalled >= 1) or since >= MOST_ITERATIONS
     left = mixture.left - 1 if mixture.left > 0 else classes.final_iterations if settled else -1
-    return Mixture(states, posterior, prior, left, [*mixture.history, record])
+    return Mixture(states, posterior, prior, mixture.decoys, left, [*mixture.history, record])

@@ -8,17 +8,21 @@ images to a large one. Here what is expected of a class, before its own images a
 (2) c_k = <u_k, u> / <u, u>, held between 0 and 1, from unregularised maps u of different halves, so that no noise enters;
     0 for a class that holds nothing of the structure
 (3) tau_k^2 = <u_k, u_k> - 2 c_k <u_k, u> + c_k^2 <u, u>, halves apart again: the power in which a class differs reproducibly
-(4) where classes are not yet told apart, their maps are mixed, u_k = sum_j C_kj V_j with C_kj = sum_i p_ik p_ij / sum_i p_ik, and differ by less
-    than their particles do: tau_k^2 is divided by kappa_k^2, kappa_k = (C_kk - pi_k) / (1 - pi_k), the share that is left. Without this,
-    softer posteriors made smaller differences and these softer posteriors, until nothing was left of classes that the images do tell apart
+(4) where classes are not yet told apart, their maps are mixed, u_k = sum_j C_kj V_j with C_kj = sum_i p_ik p_ij / sum_i p_ik, and differ
+    by less than their particles do: tau_k^2 is divided by kappa_k^2, kappa_k = (C_kk - pi_k) / (1 - pi_k), the share that is left. Without
+    this, softer posteriors made smaller differences and these softer posteriors, until nothing was left of classes that the images do
+    tell apart
 (5) V_k = (numerator_k + c_k V / tau_k^2) / (weight_k + 1 / tau_k^2)          wiener.py, eq. (2)
+
+Of a decoy its start is expected, with c_k = 1: it stays what it was made as until images say reproducibly that it is something else. Junk
+that has no structure in common would otherwise leave it with no map, and lie among the good classes again.
 
 So a difference that the two halves do not share is taken for noise. It is the empirical Bayes estimate of maps that vary about a mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.fft
@@ -39,7 +43,9 @@ from protomer.maximisation import (
 from protomer.refinement_setup import MASK_FRACTION, Setup
 from protomer.schedule import Band
 from protomer.volumes import Halves
+from protomer_kernels.fourier import crop_volume
 from protomer_kernels.shells import shell_cross_sums
+from protomer_kernels.slices import gridding_correction, transform_volume
 from protomer_kernels.wiener import add_expected, quotient, shell_weights, solve_volume
 
 Totals = dict[Key, np.ndarray]
@@ -49,19 +55,22 @@ SPARE = 1e-12  # of a weight: keeps voxels that no slice met from dividing by ze
 
 
 def references_about_consensus(
-    setup: Setup, totals: Sequence[Totals], scale: float, band: Band, posterior: np.ndarray
+    setup: Setup, totals: Sequence[Totals], scale: float, band: Band, posterior: np.ndarray, decoys: Mapping[int, np.ndarray]
 ) -> tuple[list[Totals], list[np.ndarray]]:
     """References (5) of each class for the next iteration, and the FSC of its unregularised half maps in a sphere. posterior
-    (N, K): by which images were counted in the classes."""
+    (N, K): by which images were counted in the classes; decoys: the starts (D, D, D) of some classes."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     mask, threads = solid_sphere(box, MASK_FRACTION), setup.threads
-    pool = _together(totals)
+    pool = _together([of_class for k, of_class in enumerate(totals) if k not in decoys] or totals)
     halves, pooled = [half_totals(of_class) for of_class in totals], half_totals(pool)
     half_maps = [each.map(lambda total: unregularised(Sums.of(total, scale), box, shells, threads)) for each in (*halves, pooled)]
     curves = [half_map_curve(maps, mask) for maps in half_maps]
     common = signal_to_noise(np.resize(curves[-1], shells), min(first_shell_below(curves[-1]), shells - 1))
     masked_ft = [maps.map(lambda data: scipy.fft.rfftn(data * mask)) for maps in half_maps]
-    share, apart = np.stack([expected(own_ft, masked_ft[-1], shells) for own_ft in masked_ft[:-1]], axis=1)
+    starts_ft = {k: Halves.of(scipy.fft.rfftn(crop_volume(start, box) * mask)) for k, start in decoys.items()}
+    share, apart = np.stack([expected(own_ft, starts_ft.get(k, masked_ft[-1]), shells, k in decoys) for k, own_ft in
+                             enumerate(masked_ft[:-1])], axis=1)
+    start_means = {k: mean_of_map(start, band.insertion_radius, threads) for k, start in decoys.items()}
     apart = apart / told_apart(posterior)[:, None] ** 2
     weights = [each.map(lambda total: shell_weights(Sums.of(total, scale).weight, shells)) for each in (*halves, pooled)]
     join_shell = min(setup.join_shell, band.insertion_radius)
@@ -73,19 +82,31 @@ def references_about_consensus(
         for k, of_class in enumerate(totals):
             sums = _sums(of_class, halves[k], key, setup.keys, scale, join_shell)
             ridge = weights[k][key[0]] / np.maximum(apart[k], LEAST_SSNR) + SPARE
-            add_expected(sums.numerator, ridge * share[k], mean_ft)
+            add_expected(sums.numerator, ridge * share[k], start_means.get(k, mean_ft))
             maps.append(solve_volume(sums.numerator, sums.weight, ridge, box, threads) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, len(totals), box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return [{key: gathered[n, k] for n, key in enumerate(owners)} for k in range(len(totals))], curves[:-1]
 
 
-def expected(own_ft: Halves[np.ndarray], all_ft: Halves[np.ndarray], shells: int) -> tuple[np.ndarray, np.ndarray]:
-    """c of eq. (2), and tau^2 of eq. (3) over the noise of a class's half map, by shell (shells,), from transforms of half maps."""
+def mean_of_map(volume: np.ndarray, radius: int, workers: int) -> np.ndarray:
+    """A map (D, D, D) as the quotient of a numerator and weights would have it, (n, n, r + 1) complex64: not yet corrected for gridding,
+    which `transform_volume` and `solve_volume` both do."""
+    along = gridding_correction(len(volume)).astype(np.float32) ** 2
+    transform = transform_volume(volume * along[:, None, None] * along[:, None] * along, radius, workers=workers)
+    return np.ascontiguousarray(transform[..., 0] + np.complex64(1j) * transform[..., 1])
+
+
+def expected(
+    own_ft: Halves[np.ndarray], all_ft: Halves[np.ndarray], shells: int, is_decoy: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """c of eq. (2), and tau^2 of eq. (3) over the noise of a class's half map, by shell (shells,), from transforms of half maps and of what
+    is expected of them."""
     own, power_a, power_b = shell_cross_sums(own_ft.a, own_ft.b).T
     all_together = shell_cross_sums(all_ft.a, all_ft.b)[:, 0]
     across = 0.5 * (shell_cross_sums(own_ft.a, all_ft.b)[:, 0] + shell_cross_sums(all_ft.a, own_ft.b)[:, 0])
     share = np.clip(np.divide(across, all_together, out=np.zeros(len(own)), where=all_together > 0), 0.0, 1.0)
+    share = np.ones(len(own)) if is_decoy else share
     apart = own - 2.0 * share * across + share**2 * all_together
     noise = np.maximum(0.5 * (power_a + power_b) - own, 1e-3 * (power_a + power_b))
     apart, noise = (np.convolve(sums, np.ones(SMOOTHED), "same") for sums in (apart, noise))
