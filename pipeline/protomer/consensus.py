@@ -18,6 +18,8 @@ Of a decoy its start is expected, with c_k = 1: it stays what it was made as unt
 that has no structure in common would otherwise leave it with no map, and lie among the good classes again.
 
 So a difference that the two halves do not share is taken for noise. It is the empirical Bayes estimate of maps that vary about a mean.
+Halves are joined at low frequency in V alone: a difference that both were given would be found again in both, since images that resemble it
+are the ones that count in its class, although it may be nothing but noise.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def references_about_consensus(
         of_all = _sums(pool, pooled, key, setup.keys, scale, join_shell)
         mean_ft = quotient(of_all.numerator, of_all.weight, weights[-1][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE)
         for k, of_class in enumerate(totals):
-            sums = _sums(of_class, halves[k], key, setup.keys, scale, join_shell)
+            sums = _sums(of_class, halves[k], key, setup.keys, scale, 0)
             ridge = weights[k][key[0]] / np.maximum(apart[k], LEAST_SSNR) + SPARE
             add_expected(sums.numerator, ridge * share[k], start_means.get(k, mean_ft))
             maps.append(solve_volume(sums.numerator, sums.weight, ridge, box, threads) * mask)

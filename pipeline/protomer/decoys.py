@@ -13,9 +13,11 @@ from protomer.randomness import generator
 from protomer.refinement_start import resampled
 from protomer.volume_creation import shape_map
 from protomer_kernels.fourier import phase_randomise
+from protomer_kernels.masks import sphere_mask
 
 FORMS = "sphere:DIAMETER, shell:OUTER,INNER, ellipsoid:X,Y,Z (in Å), noise, or phase-randomised:VOLUME"
 FIRST_RANDOM_SHELL = 1  # beyond the mean
+MOST_POWER, EDGE_PX = 0.95, 3.0
 
 
 def decoy_map(word: str, box: int, voxel_size_A: float, seed: int) -> np.ndarray:
@@ -28,12 +30,22 @@ def decoy_map(word: str, box: int, voxel_size_A: float, seed: int) -> np.ndarray
             raise InputError(f"--volume {word}: there is no such file" if rest.strip() else f"--volume {word} without a volume",
                              "phase-randomised: and the path of a volume", f"write a path, or one of {FORMS}")
         data = resampled(read_any_volume(path), box, voxel_size_A)
-        return np.asarray(phase_randomise(data, FIRST_RANDOM_SHELL, generator(seed, 0, f"decoy {kind}")), np.float32)
+        random = phase_randomise(data, FIRST_RANDOM_SHELL, generator(seed, 0, f"decoy {kind}"))
+        return np.asarray(random * sphere_mask(box, extent_px(data), EDGE_PX), np.float32)
     try:
         return shape_map(word, box, voxel_size_A, seed).data
     except (InputError, SettingsError) as error:
         raise InputError(f"--volume {word}: this decoy cannot be made ({error.found})", error.expected.replace("model, ", ""),
                          f"write one of {FORMS}") from error
+
+
+def extent_px(data: np.ndarray) -> float:
+    """Radius of the ball about the box centre that holds most of a map's (D, D, D) power."""
+    axis = np.arange(len(data)) - len(data) // 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).ravel()
+    order = np.argsort(radius, kind="stable")
+    held = np.cumsum((data.ravel()[order].astype(np.float64) - float(np.median(data))) ** 2)
+    return float(radius[order][np.searchsorted(held, MOST_POWER * held[-1])])
 
 
 def matched_grey(decoy: np.ndarray, volumes: list[np.ndarray]) -> np.ndarray:

@@ -49,7 +49,7 @@ JOB = Job(
     "the posterior probability that it shows it. Give one --volume for each class; the same volume twice, for classes that differ in what "
     "is not known yet: their images are then drawn at random for the first iterations. Junk is drawn off by decoys, which are made to the "
     "grey scale of the volumes and need no file: --volume sphere:120 (diameter in Å), shell:120,80, ellipsoid:150,100,80, noise, or "
-    "phase-randomised:VOLUME (as strong at each resolution as the volume, with other phases). "
+    "phase-randomised:VOLUME (as strong at each resolution and about as wide as the volume, with other phases). "
     "Writes class_1/ ... with volume.h5, half maps and FSC of each class, and one particles.h5 with class_number and class_posterior; "
     "classes.csv has all posteriors of each image. Class 0 are images likelier noise alone than anything. Trust a class by its FSC and its "
     "map, and read the class flow: what is still moving has not been told apart. "
