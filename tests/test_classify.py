@@ -44,15 +44,16 @@ def test_states_are_told_apart_nearly_as_well_as_the_true_maps_tell_them(sorted_
     limit = float(np.mean(best.argmax(axis=1) + 1 == truth.class_number[real]))
     right = float(np.mean(found.class_number[real] == truth.class_number[real]))
     print(f"right {right:.3f}; by the true maps {limit:.3f}")
-    assert limit > 0.95 and right > limit - 0.12
+    # 45 images of the smaller state in each half: no map of theirs tells as much as the true one
+    assert limit > 0.97 and right > 0.78 and right > 1 - SHARE_OF_SECOND + 0.05
 
 
-def test_junk_is_drawn_off_and_class_sizes_are_right(sorted_states: Path) -> None:
+def test_images_of_noise_are_drawn_off_and_class_sizes_are_right(sorted_states: Path) -> None:
     truth, found = mixed(NUMBER, SNR, 0.2)[0].truth, read_particles(sorted_states / "out/particles.h5")
     real, in_states = truth.junk == 0, np.isin(found.class_number, (1, 2))
-    print(f"junk in states {in_states[~real].mean():.3f}, particles outside {1 - in_states[real].mean():.3f}")
-    assert np.mean(in_states[~real]) < 0.25 and np.mean(~in_states[real]) < 0.1
-    share = np.mean(found.class_number[in_states] == 2)
+    print(f"noise in states {in_states[truth.junk == 1].mean():.3f}, debris {in_states[truth.junk == 2].mean():.3f}")
+    assert np.mean(in_states[truth.junk == 1]) < 0.1 and np.mean(~in_states[real]) < 0.1
+    share = np.mean(found.class_number[in_states & real] == 2)
     assert abs(share - SHARE_OF_SECOND) < 0.1
 
 
@@ -80,14 +81,14 @@ def test_nothing_is_lost_and_each_class_has_its_folder(sorted_states: Path) -> N
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few images of one state: the same volume twice, and noise."""
     folder = tmp_path_factory.mktemp("small")
-    data, maps = mixed(72, 0.5, 0.0, 0.0)
+    data, maps = mixed(120, 0.5, 0.0, 0.0)
     write_files(folder, data, maps)
     protomer(*small_words(folder), "--output", folder / "one")
     return folder
 
 
 def small_words(folder: Path) -> list[object]:
-    return [*classify_words(folder, folder / "state1.mrc", folder / "state1.mrc", "noise"), "--set", "random_iterations=1"]
+    return [*classify_words(folder, folder / "state1.mrc", folder / "state1.mrc", "noise"), "--set", "random_iterations=2"]
 
 
 def test_two_ranks_give_the_same_bits(small: Path) -> None:

@@ -24,6 +24,7 @@ from protomer.refinement_setup import at_scales
 from protomer.volumes import Halves, MapRecord, Volume
 
 LEAST_IMAGES = 8.0  # in each half, in sum of posteriors: a class with fewer has no map
+UNSETTLED = 0.1  # of the posteriors, that still moved in the last iteration
 ALMOST_ALL, CHANCE = 0.98, 1.2  # of the images in one class; times the posterior that guessing by class sizes has
 
 
@@ -132,7 +133,7 @@ def warn_of_classes(mixture: Mixture, names: list[str], events: Events) -> None:
         events.warn("classes_by_chance", f"the likeliest class of an image has a posterior of {best:.2f} in the mean, guessing by the "
                     f"sizes of the classes would have {chance:.2f}: the images do not tell these classes apart")
     last = mixture.history[-1]
-    if last["changed"] > 0.05:
+    if last["moved"] > UNSETTLED:
         events.warn("classes_unsettled", f"{100 * last['changed']:.0f} % of the images changed class in the last iteration: classes were "
                     "not told apart, or more iterations are needed (final_iterations)")
 

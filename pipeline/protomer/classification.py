@@ -24,7 +24,7 @@ from protomer.iteration_record import Moved, told
 from protomer.maximisation import first_shell_below
 from protomer.pose_table import PoseTable
 from protomer.randomness import uniform
-from protomer.refinement import CLEARLY_PRESENT, Step, estimate, maximise
+from protomer.refinement import CLEARLY_PRESENT, Step, estimate
 from protomer.refinement_setup import Setup, State
 from protomer.schedule import Band
 from protomer.volumes import Halves
@@ -137,12 +137,11 @@ def solve_classes(
     classes: Classes, step: Step, band: Band, is_random: bool, decoys: Mapping[int, np.ndarray]
 ) -> tuple[list[dict[Key, np.ndarray]], list[np.ndarray]]:
     """References and FSC of each class; while classes are random, halves share them, low-passed as the start was."""
-    if not is_random:
-        return references_about_consensus(classes.setup, step.totals, step.fixed_point, band, step.posterior, decoys)
-    setup = replace(classes.setup, join_shell=band.insertion_radius)
-    solved = [maximise(setup, totals, step.fixed_point, band) for totals in step.totals]
-    maps = [{key: low_pass(volume, float(classes.start_radius), 2.0) for key, volume in found.items()} for found, _ in solved]
-    return maps, [curve for _, curve in solved]
+    setup = replace(classes.setup, join_shell=band.insertion_radius) if is_random else classes.setup
+    maps, curves = references_about_consensus(setup, step.totals, step.fixed_point, band, step.posterior, decoys, is_random)
+    if is_random:
+        maps = [{key: low_pass(volume, float(classes.start_radius), 2.0) for key, volume in of_class.items()} for of_class in maps]
+    return maps, curves
 
 
 def in_one_order(
@@ -172,10 +171,12 @@ def next_band(classes: Classes, mixture: Mixture, step: Step, moves: Sequence[Mo
 def counted_on(
     classes: Classes, mixture: Mixture, states: tuple[State, ...], posterior: np.ndarray, correlation: list[list[float]] | None
 ) -> Mixture:
-    """The mixture after an iteration: how many changed class, the new prior, and whether it is settled."""
+    """The mixture after an iteration: how many changed class, the new prior, and whether it is settled: by how much of the posteriors
+    moved, since images that lie between two classes change the likelier one for ever."""
     band, before = states[0].band, mixture.assigned
     assigned = likeliest(posterior)
     changed = float(np.mean(assigned != before)) if mixture.history else 1.0
+    moved = float(0.5 * np.abs(posterior - mixture.posterior).sum(axis=1).mean()) if mixture.history else 1.0
     is_random = band.iteration <= classes.random_until
     counts = np.append(posterior.sum(axis=0), max(len(posterior) - posterior.sum(), 0.0)) + 1.0
     has_null = len(posterior) - posterior.sum() > 1e-6
@@ -187,12 +188,12 @@ def counted_on(
     flow = np.zeros((classes.number + 1, classes.number + 1), np.int64)
     np.add.at(flow, (before, assigned), 1)
     record = {
-        "iteration": band.iteration, "changed": changed, "fractions": (counts / counts.sum()).round(6).tolist(),
+        "iteration": band.iteration, "changed": changed, "moved": moved, "fractions": (counts / counts.sum()).round(6).tolist(),
         "median_presence": float(np.median(presence)), "mean_best_posterior": float(posterior.max(axis=1).mean()),
         "resolved_shell": band.resolved, "is_random": is_random, "flow": flow.tolist() if mixture.history else None,
         "match": correlation,
     }
     since = band.iteration - classes.random_until
-    settled = (since >= LEAST_ITERATIONS and changed < classes.class_change and band.stalled >= 1) or since >= MOST_ITERATIONS
+    settled = (since >= LEAST_ITERATIONS and moved < classes.class_change and band.stalled >= 1) or since >= MOST_ITERATIONS
     left = mixture.left - 1 if mixture.left > 0 else classes.final_iterations if settled else -1
     return Mixture(states, posterior, prior, mixture.decoys, left, [*mixture.history, record])

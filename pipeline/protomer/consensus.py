@@ -57,10 +57,17 @@ SPARE = 1e-12  # of a weight: keeps voxels that no slice met from dividing by ze
 
 
 def references_about_consensus(
-    setup: Setup, totals: Sequence[Totals], scale: float, band: Band, posterior: np.ndarray, decoys: Mapping[int, np.ndarray]
+    setup: Setup,
+    totals: Sequence[Totals],
+    scale: float,
+    band: Band,
+    posterior: np.ndarray,
+    decoys: Mapping[int, np.ndarray],
+    is_random: bool = False,
 ) -> tuple[list[Totals], list[np.ndarray]]:
     """References (5) of each class for the next iteration, and the FSC of its unregularised half maps in a sphere. posterior
-    (N, K): by which images were counted in the classes; decoys: the starts (D, D, D) of some classes."""
+    (N, K): by which images were counted in the classes; decoys: the starts (D, D, D) of some classes; is_random: these were
+    drawn, and what chance made different stays, in both halves alike, up to each class's own FSC."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     mask, threads = solid_sphere(box, MASK_FRACTION), setup.threads
     pool = _together([of_class for k, of_class in enumerate(totals) if k not in decoys] or totals)
@@ -74,6 +81,8 @@ def references_about_consensus(
                              enumerate(masked_ft[:-1])], axis=1)
     start_means = {k: mean_of_map(start, band.insertion_radius, threads) for k, start in decoys.items()}
     apart = apart / told_apart(posterior)[:, None] ** 2
+    if is_random:
+        apart = np.stack([signal_to_noise(np.resize(curve, shells), first_shell_below(curve)) for curve in curves[:-1]])
     weights = [each.map(lambda total: shell_weights(Sums.of(total, scale).weight, shells)) for each in (*halves, pooled)]
     join_shell = min(setup.join_shell, band.insertion_radius)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
@@ -82,7 +91,7 @@ def references_about_consensus(
         of_all = _sums(pool, pooled, key, setup.keys, scale, join_shell)
         mean_ft = quotient(of_all.numerator, of_all.weight, weights[-1][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE)
         for k, of_class in enumerate(totals):
-            sums = _sums(of_class, halves[k], key, setup.keys, scale, 0)
+            sums = _sums(of_class, halves[k], key, setup.keys, scale, join_shell if is_random else 0)
             ridge = weights[k][key[0]] / np.maximum(apart[k], LEAST_SSNR) + SPARE
             add_expected(sums.numerator, ridge * share[k], start_means.get(k, mean_ft))
             maps.append(solve_volume(sums.numerator, sums.weight, ridge, box, threads) * mask)
