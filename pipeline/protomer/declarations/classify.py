@@ -30,7 +30,8 @@ class ClassifySettings(EngineSettings):
     )
     final_iterations: int = setting(2, "iterations after convergence", minimum=0)
     class_change: float = setting(
-        0.05, "converged when less than this share of the images change class, counted by their posteriors, and the resolution stays", minimum=0.0, maximum=1.0
+        0.05, "converged when less than this share of the images change class, counted by their posteriors, and the resolution stays",
+        minimum=0.0, maximum=1.0
     )
     shift_search_extent: float | None = setting(
         None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0
