@@ -51,7 +51,9 @@ def before_after_figure(before: Volume, after: Volume, mask: Volume) -> Figure:
             profile = mask.data.sum(axis=others, dtype=np.float64)
             at = round(float(np.sum(profile * np.arange(mask.box)) / profile.sum()))
             panel.imshow(np.take(volume.data, at, axis=axis), cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1e-12))
-            panel.contour(np.take(mask.data, at, axis=axis), levels=[0.5], colors=[ORANGE], linewidths=0.9)
+            section = np.take(mask.data, at, axis=axis)
+            if section.max() > 0.5 > section.min():
+                panel.contour(section, levels=[0.5], colors=[ORANGE], linewidths=0.9)
             panel.set_title(f"{name}, slice at {normal} = {(at - mask.box // 2) * mask.voxel_size_A:.0f} Å")
             panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
             panel.grid(False)
