@@ -22,7 +22,7 @@ from protomer.rigid_fit import moved_with_slopes, settle
 from protomer.rigid_motion import RigidMotion
 from protomer.self_correlation import LOWEST_SHELL, MapSpectrum, ball_points, in_group_frame
 
-POINTS, FEWEST_POINTS = 16000, 1500
+POINTS, MANY_POINTS, FEWEST_POINTS = 4000, 24000, 1500  # of a fit, of the last fit, of the coarsest
 WIDEN = 1.5  # of the band from one fit to the next
 MOST_ALIKE = 0.9999  # correlation of a shell at most: interpolation is not better
 LEAST_ALIKE = 0.01
@@ -84,20 +84,25 @@ class MapFit:
     covariance: np.ndarray  # (6, 6) of omega (rad) about, d (angstrom) along x, y, z
 
 
-def march(pair: MapPair, start: RigidMotion, free: np.ndarray, first: float, last: float) -> MapFit:
+def march(pair: MapPair, start: RigidMotion, free: np.ndarray, first: float, last: float, most_points: int = POINTS) -> MapFit:
     """Fits in bands that widen from radius `first` to `last`. free: (6, p), as for rigid_fit.settle."""
     radius, motion = min(first, last), start
     while True:
-        points = ball_points(int(np.clip(4.19 * radius**3, FEWEST_POINTS, POINTS)), radius)
+        points = band_points(radius, most_points)
         motion = _settled(pair, points, motion, free)
         if radius >= last:
             return _finished(pair, points, motion, free, radius)
         radius = min(radius * WIDEN, last)
 
 
+def band_points(radius: float, most_points: int = POINTS) -> np.ndarray:
+    """As many frequencies as a band has coefficients, within bounds: (a, 3)."""
+    return ball_points(int(np.clip(4.19 * radius**3, FEWEST_POINTS, most_points)), radius)
+
+
 def score_at(pair: MapPair, motion: RigidMotion, radius: float) -> float:
     """Eq. (4) up to a radius."""
-    points = ball_points(int(np.clip(4.19 * radius**3, FEWEST_POINTS, POINTS)), radius)
+    points = band_points(radius)
     return correlation(pair.whitened_reference(points), pair.whitened_volume(points, motion))
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from protomer.map_fit import (
+    MANY_POINTS,
     START_WAVES,
     MapFit,
     MapPair,
@@ -118,7 +119,7 @@ def align(reference: MapSpectrum, volume: MapSpectrum, limits: Limits, tell: Cal
         hopeful = [fit for i, fit in enumerate(fits) if i == 0 or fit.score > HOPELESS * best]
         fine.append([march(pair, fit.motion, limits.free, coarse, last) for fit in hopeful])
         tell()
-    return choose(pairs, [[fit for fit in fits if limits.allow(fit.motion)] for fits in fine])
+    return choose(pairs, [[fit for fit in fits if limits.allow(fit.motion)] for fits in fine], limits.free)
 
 
 def align_from(reference: MapSpectrum, volume: MapSpectrum, start: Alignment, limits: Limits) -> MapFit | None:
@@ -135,7 +136,7 @@ def unmirrored(motion: RigidMotion) -> RigidMotion:
     return RigidMotion(MIRROR @ motion.rotation @ MIRROR, MIRROR @ motion.shift_A)
 
 
-def choose(pairs: list[MapPair], fits: list[list[MapFit]]) -> Alignment:
+def choose(pairs: list[MapPair], fits: list[list[MapFit]], free: np.ndarray) -> Alignment:
     """Step 3's comparison of the fits of each hand. Raises ValueError where there are none."""
     places = [(hand, fit) for hand, of_hand in enumerate(fits) for fit in of_hand]
     if not places:
@@ -157,6 +158,7 @@ def choose(pairs: list[MapPair], fits: list[list[MapFit]]) -> Alignment:
     others = [fit for fit in distinct if not any(fit is equal for equal in equals)]
     chosen = min(equals, key=lambda fit: round(fit.motion.angle_deg, 3))
     other_hand = tops[1 - hand] if len(tops) > 1 and scored[1 - hand] else None
+    chosen = replace(march(pair, chosen.motion, free, radius, pair.limit, MANY_POINTS), score=chosen.score, radius=radius)
     curve = shell_correlations(pair, chosen.motion)
     if hand == 1:
         chosen = replace(chosen, motion=unmirrored(chosen.motion), covariance=_unmirrored_covariance(chosen.covariance))
