@@ -8,7 +8,7 @@ from protomer.errors import SettingsError
 from protomer.settings import Job, unknown_name
 
 JOB_NAMES = ("import", "simulate", "refine", "local-refine", "reconstruct", "postprocess", "mask", "symmetry-find", "symmetry-expand",
-             "export", "verify", "run")
+             "align-maps", "export", "verify", "run")
 
 
 def module_name(job_name: str) -> str:

@@ -35,19 +35,19 @@ from protomer.map_fit import (
     score_at,
     shell_correlations,
 )
-from protomer.rigid_motion import RigidMotion
+from protomer.rigid_motion import MIRROR, RigidMotion
 from protomer.self_correlation import MapSpectrum, ball_points
 from protomer_kernels.rotations import matrices_from_quaternions, super_fibonacci_grid
 
-MIRROR = np.diag([1.0, 1.0, -1.0])
 COARSE_WAVES = 3.0  # particle radii per finest wave of the search
 STEP_WAVES = 0.5  # between rotations, in finest waves at the particle's radius
 SHIFT_STEP_WAVES, SHIFT_RADII, MOST_SHIFTS = 1 / 3, 0.35, 1500
-SCAN_POINTS, ROTATIONS_AT_ONCE = 500, 500
+SCAN_POINTS, ROTATIONS_AT_ONCE = 400, 500
 APART, SAME = 0.2, 0.02  # of the particle's radius
 KEPT_STARTS, KEPT_FITS = 10, 5
 HOPELESS = 0.7  # of the best coarse score: a start below is not fitted any finer, but the best of each hand
 TIE, TIE_SDS = 0.003, 2.0  # scores that differ by less are equal
+ROUNDING = 1e-6  # degrees and angstrom that are none
 OWN_SYMMETRY = 0.9  # of the score that a map must agree with itself in two places for them to be its own symmetry
 
 
@@ -61,20 +61,12 @@ class Limits:
 
     def allow(self, motion: RigidMotion) -> bool:
         """Whether a motion is within them."""
-        return motion.angle_deg <= self.angle_deg and motion.distance_A <= self.shift_A
+        return motion.angle_deg <= max(self.angle_deg, ROUNDING) and motion.distance_A <= max(self.shift_A, ROUNDING)
 
     @property
     def free(self) -> np.ndarray:
         """What may change at all, for map_fit.march."""
         return free_directions(self.angle_deg > 0, self.shift_A > 0)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One place found. The fit's motion acts on the map after its mirror, where is_mirrored."""
-
-    fit: MapFit
-    is_mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -119,16 +111,22 @@ def align(reference: MapSpectrum, volume: MapSpectrum, limits: Limits, tell: Cal
         hopeful = [fit for i, fit in enumerate(fits) if i == 0 or fit.score > HOPELESS * best]
         fine.append([march(pair, fit.motion, limits.free, coarse, last) for fit in hopeful])
         tell()
-    return choose(pairs, [[fit for fit in fits if limits.allow(fit.motion)] for fits in fine], limits.free)
+    return choose(pairs, [[fit for fit in fits if limits.allow(fit.motion)] for fits in fine], limits)
 
 
-def align_from(reference: MapSpectrum, volume: MapSpectrum, start: Alignment, limits: Limits) -> MapFit | None:
-    """The fit nearest to an earlier alignment, of the same hand, of maps that may be masked otherwise; None where it leaves the limits."""
+def align_from(reference: MapSpectrum, volume: MapSpectrum, start: Alignment, limits: Limits) -> Alignment:
+    """The place nearest to an earlier one, of the same hand, for maps that are masked otherwise. The scores of the search stay as they are.
+
+    The earlier one, where it would leave the limits.
+    """
     pair = MapPair(reference.mirrored() if start.is_mirrored else reference, volume)
     motion = unmirrored(start.fit.motion) if start.is_mirrored else start.fit.motion
-    fit = march(pair, motion, limits.free, pair.shell_at(START_WAVES), pair.limit)
-    fit = replace(fit, motion=unmirrored(fit.motion)) if start.is_mirrored else fit
-    return fit if limits.allow(fit.motion) else None
+    fit = march(pair, motion, limits.free, pair.shell_at(START_WAVES), pair.limit, MANY_POINTS)
+    if not limits.allow(fit.motion):
+        return start
+    curve = shell_correlations(pair, fit.motion)
+    fit = replace(fit, score=start.fit.score, radius=start.fit.radius, resolution_A=start.fit.resolution_A)
+    return replace(start, fit=_of_hand(fit, start.is_mirrored), curve=curve)
 
 
 def unmirrored(motion: RigidMotion) -> RigidMotion:
@@ -136,7 +134,7 @@ def unmirrored(motion: RigidMotion) -> RigidMotion:
     return RigidMotion(MIRROR @ motion.rotation @ MIRROR, MIRROR @ motion.shift_A)
 
 
-def choose(pairs: list[MapPair], fits: list[list[MapFit]], free: np.ndarray) -> Alignment:
+def choose(pairs: list[MapPair], fits: list[list[MapFit]], limits: Limits) -> Alignment:
     """Step 3's comparison of the fits of each hand. Raises ValueError where there are none."""
     places = [(hand, fit) for hand, of_hand in enumerate(fits) for fit in of_hand]
     if not places:
@@ -158,21 +156,24 @@ def choose(pairs: list[MapPair], fits: list[list[MapFit]], free: np.ndarray) -> 
     others = [fit for fit in distinct if not any(fit is equal for equal in equals)]
     chosen = min(equals, key=lambda fit: round(fit.motion.angle_deg, 3))
     other_hand = tops[1 - hand] if len(tops) > 1 and scored[1 - hand] else None
-    chosen = replace(march(pair, chosen.motion, free, radius, pair.limit, MANY_POINTS), score=chosen.score, radius=radius)
+    last = march(pair, chosen.motion, limits.free, radius, pair.limit, MANY_POINTS)
+    if limits.allow(last.motion):
+        chosen = replace(last, score=chosen.score, radius=radius, resolution_A=chosen.resolution_A)
     curve = shell_correlations(pair, chosen.motion)
-    if hand == 1:
-        chosen = replace(chosen, motion=unmirrored(chosen.motion), covariance=_unmirrored_covariance(chosen.covariance))
-    return Alignment(chosen, hand == 1, other_hand, others[0].score if others else None, len(equals) - 1, curve, score_sd)
+    runner_up = others[0].score if others else None
+    return Alignment(_of_hand(chosen, hand == 1), hand == 1, other_hand, runner_up, len(equals) - 1, curve, score_sd)
 
 
 def _rescored(pair: MapPair, fit: MapFit, radius: float) -> MapFit:
     return replace(fit, score=score_at(pair, fit.motion, radius), radius=radius, resolution_A=pair.reference.extent_A / radius)
 
 
-def _unmirrored_covariance(covariance: np.ndarray) -> np.ndarray:
-    """Of (omega, d) as eq. (1) takes them: omega is an axial vector."""
+def _of_hand(fit: MapFit, is_mirrored: bool) -> MapFit:
+    """The fit onto the mirrored reference as one of the mirrored map, by eq. (1); omega is an axial vector."""
+    if not is_mirrored:
+        return fit
     flip = np.diag([-1.0, -1.0, 1.0, 1.0, 1.0, -1.0])
-    return flip @ covariance @ flip
+    return replace(fit, motion=unmirrored(fit.motion), covariance=flip @ fit.covariance @ flip)
 
 
 def _own_symmetry(pair: MapPair, first: MapFit, second: MapFit, radius: float) -> bool:

@@ -24,6 +24,7 @@ from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
+MIRROR = np.diag([1.0, 1.0, -1.0])  # of the other hand, z -> -z about the box centre
 EDGE_PX = 2.0  # over which a map fades into the solvent where its sphere ends
 ROTATION_TOLERANCE = 1e-6
 _LOWER = np.tril_indices(5)
@@ -117,7 +118,8 @@ def move_volume(volume: Volume, motion: RigidMotion, frame: Frame | None = None)
     sphere = sphere_mask(box, radius_px - 1 - EDGE_PX, EDGE_PX)
     solvent = np.float32(np.median(volume.data[sphere == 0]))
     wide = frame.wide_enough_for(volume)  # of a smaller box, what lies outside would come in from the other side
-    moved = moved_transform((volume.data - solvent) * sphere, motion.rotation, motion.shift_A / step_A, wide.box, wide.voxel_size_A / step_A)
+    cut = (volume.data - solvent) * sphere
+    moved = moved_transform(cut, motion.rotation, motion.shift_A / step_A, wide.box, wide.voxel_size_A / step_A)
     data = resize_field(scipy.fft.fftshift(scipy.fft.irfftn(moved, s=(wide.box,) * 3)).astype(np.float32, copy=False), frame.box, 3)
     z, y, x = (float(frame.box // 2 + s) for s in motion.shift_A[::-1] / frame.voxel_size_A)
     data *= sphere_mask(frame.box, radius_px * step_A / frame.voxel_size_A, 0.0, (z, y, x))  # what came round from the other side

@@ -22,6 +22,7 @@ from protomer.job_run import Inputs, JobRun, Plan
 from protomer.map_agreement import Agreement, agreement, mean_of, read_reference
 from protomer.operator_sets import OperatorSet, operators_of
 from protomer.particles import Particles
+from protomer.placement import mirrored_particles
 from protomer.refinement import reconstruct_halves, survey_images
 from protomer.refinement_setup import Setup
 from protomer.report.build import Report
@@ -31,9 +32,6 @@ from protomer.report.symmetry_pictures import operator_figure
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane, largest_radius
-from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
-
-MIRROR = np.diag([1.0, 1.0, -1.0])
 
 
 def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str, Any]:
@@ -60,8 +58,7 @@ def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
         raise InputError(f"the particles of {inputs.particles} have no poses", "particles with rotations and shifts", "refine them first")
     if not settings.flip_hand:
         return particles
-    mirrored = MIRROR @ matrices_from_quaternions(particles.rotation) @ MIRROR
-    return replace(particles.with_columns(rotation=quaternions_from_matrices(mirrored)), operators=particles.operators.mirrored())
+    return mirrored_particles(particles)
 
 
 def warn_of_copies(particles: Particles, operators: OperatorSet, events: Events) -> None:
