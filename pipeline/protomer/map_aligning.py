@@ -173,7 +173,7 @@ def as_mapping(name: str, folder: str, aligned: Aligned) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
+    return None if value is None else round(float(value), 5)
 
 
 def view_matrix(old: Frame, placement: Placement) -> str:

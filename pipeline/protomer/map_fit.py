@@ -108,7 +108,7 @@ def score_at(pair: MapPair, motion: RigidMotion, radius: float) -> float:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Of complex numbers with no mean taken out: real part."""
-    scale = np.sqrt(float((np.abs(a) ** 2).sum()) * float((np.abs(b) ** 2).sum()))
+    scale = float(np.sqrt(float((np.abs(a) ** 2).sum()) * float((np.abs(b) ** 2).sum())))
     return float((a.conj() * b).real.sum()) / max(scale, 1e-30)
 
 

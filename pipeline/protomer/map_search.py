@@ -155,7 +155,7 @@ def choose(pairs: list[MapPair], fits: list[list[MapFit]], limits: Limits) -> Al
     equals = [fit for fit in distinct if fit.score >= best.score - tie and _own_symmetry(pair, best, fit, radius)]
     others = [fit for fit in distinct if not any(fit is equal for equal in equals)]
     chosen = min(equals, key=lambda fit: round(fit.motion.angle_deg, 3))
-    other_hand = tops[1 - hand] if len(tops) > 1 and scored[1 - hand] else None
+    other_hand = float(tops[1 - hand]) if len(tops) > 1 and scored[1 - hand] else None
     last = march(pair, chosen.motion, limits.free, radius, pair.limit, MANY_POINTS)
     if limits.allow(last.motion):
         chosen = replace(last, score=chosen.score, radius=radius, resolution_A=chosen.resolution_A)
