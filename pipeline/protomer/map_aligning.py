@@ -23,6 +23,7 @@ FINEST_VOXELS, FINEST_SHELLS = 3.0, 48.0  # detail compared where none is set: w
 SAMPLES = 3.0  # voxels per finest wave at which maps are compared
 FEWEST_SHELLS = 3
 SMALL_MARGIN, MARGIN_SDS = 0.05, 3.0  # of the score; below either a choice is called undecided
+LEAST_LEFT = 1e-4  # of a map's variance, in its mask
 SMALL_SCORE = 0.3
 LARGEST_LOSS = 0.02  # of the density, to the faces of the box
 
@@ -75,6 +76,8 @@ def default_finest_A(reference: Volume, volume: Volume) -> float:
 def spectrum_of(side: Side, finest_A: float) -> MapSpectrum:
     """The spectrum of a map in its mask, made from no finer voxels than it needs. Raises InputError."""
     volume, mask = side.map, side.mask
+    if mask is not None:
+        require_left(side.name, volume, mask)
     wanted = int(np.ceil(SAMPLES * volume.box * volume.voxel_size_A / finest_A))
     box = wanted + (wanted - volume.box) % 2  # odd stays odd, so that the centre stays on a voxel
     if box < volume.box:
@@ -86,6 +89,15 @@ def spectrum_of(side: Side, finest_A: float) -> MapSpectrum:
     except ValueError as error:
         raise InputError(f"{side.name} cannot be compared: {error}", "a map with density in its mask, and a low_pass within its box",
                          "look at the map and the mask; set low_pass to a finer value for a small box") from error
+
+
+def require_left(name: str, volume: Volume, mask: Volume) -> None:
+    """Raise InputError where a mask leaves nothing of a map."""
+    density = volume.data - np.median(volume.data)
+    share = float(((density * mask.data) ** 2).sum(dtype=np.float64)) / max(float((density**2).sum(dtype=np.float64)), 1e-30)
+    if share < LEAST_LEFT:
+        raise InputError(f"{name} cannot be compared: its mask leaves {100 * share:.2g}% of its density", "a mask around density",
+                         "give a mask that was made for this map")
 
 
 def require_density(side: Side, finest_A: float) -> None:
