@@ -14,10 +14,12 @@ import yaml
 from protomer.chain import parse_chain
 from protomer.declarations.align_maps import JOB
 from protomer.errors import InputError, SettingsError
+from protomer.events import Events
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.placement import mirrored
+from protomer.map_aligning import Aligned, warn_of_loss
+from protomer.placement import Placement, mirrored
 from protomer.resolution import measure_fsc
 from protomer.rigid_motion import Frame, RigidMotion, move_volume
 from protomer.volumes import Halves, MapRecord, Volume
@@ -170,14 +172,17 @@ def test_a_header_without_voxel_size_takes_that_of_the_settings(files: Path, tmp
 def test_a_map_of_something_else_is_told_by_its_agreement(files: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).standard_normal((BOX,) * 3).astype(np.float32)
     write_volume(tmp_path / "noise.mrc", Volume(noise * sphere_mask(BOX, 15, 3), VOXEL_A))
-    assert "maps_do_not_agree" in warned(align(files, tmp_path / "out", [str(tmp_path / "noise.mrc")], figures=False))
+    assert "maps_do_not_agree" in warned(align(files, tmp_path / "out", [str(tmp_path / "noise.mrc")], figures=False, max_angle=60))
 
 
-def test_a_map_in_a_smaller_frame_is_told_to_leave_it(files: Path, tmp_path: Path) -> None:
-    small = move_volume(map_at(), RigidMotion.none(), Frame(22, VOXEL_A))
-    write_volume(tmp_path / "small.mrc", small)
-    summary = align(files, tmp_path / "out", ["reference.mrc"], reference=str(tmp_path / "small.mrc"), figures=False, max_angle=0)
-    assert "map_leaves_box" in warned(summary)
+def test_a_map_that_leaves_the_frame_or_is_finer_than_it_is_told() -> None:
+    events = Events(None)
+    away = RigidMotion(np.eye(3), np.array([0.4 * BOX * VOXEL_A, 0.0, 0.0]))
+    warn_of_loss("a map", map_at(), Aligned(Placement(away, False, Frame(BOX, VOXEL_A)), None, 12.0), 7.9, events)
+    assert {warning["code"] for warning in events.warnings} == {"map_leaves_box", "reference_is_coarse"}
+    events = Events(None)
+    warn_of_loss("a map", map_at(), Aligned(Placement(RigidMotion.none(), False, Frame(61, 3.1)), None, 12.0), 7.9, events)
+    assert not events.warnings
 
 
 def test_it_is_a_step_of_a_chain_and_the_plan_says_what_it_takes(files: Path) -> None:

@@ -27,6 +27,7 @@ WIDEN = 1.5  # of the band from one fit to the next
 MOST_ALIKE = 0.9999  # correlation of a shell at most: interpolation is not better
 LEAST_ALIKE = 0.01
 START_WAVES = 2.0  # particle radii per finest wave of the first band: its capture range is some 7 degrees
+SETTLED_GAIN, SETTLED_FINELY = 1e-4, 1e-6  # of the score, for a coarse band and a fine one
 AGREE = 0.2  # correlation of a shell down to which two maps are said to agree
 
 
@@ -97,7 +98,7 @@ def march(pair: MapPair, start: RigidMotion, free: np.ndarray, first: float, las
 
 def band_points(radius: float, most_points: int = POINTS) -> np.ndarray:
     """As many frequencies as a band has coefficients, within bounds: (a, 3)."""
-    return ball_points(int(np.clip(4.19 * radius**3, FEWEST_POINTS, most_points)), radius)
+    return ball_points(int(np.clip(4.19 * radius**3, min(FEWEST_POINTS, most_points), most_points)), radius)
 
 
 def score_at(pair: MapPair, motion: RigidMotion, radius: float) -> float:
@@ -153,7 +154,7 @@ def _settled(pair: MapPair, points: np.ndarray, motion: RigidMotion, free: np.nd
         root = np.sqrt(weight)
         return correlation(root * reference, root * pair.whitened_volume(points, here))
 
-    return settle(motion, equations, score, free, settled_gain=1e-6)
+    return settle(motion, equations, score, free, SETTLED_GAIN if len(points) < POINTS else SETTLED_FINELY)
 
 
 def _linearised(pair: MapPair, points: np.ndarray, motion: RigidMotion) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """How a map lies on a reference when nothing is known: all rotations, both hands, several starts.
 
-1. The map, band-limited to COARSE_WAVES waves per particle radius, is turned by rotations spread evenly over all directions and turns,
-   half a wave at the particle's radius apart (some 10 degrees); each is scored over a lattice of shifts about the centres of mass, as one
-   product of matrices. The mirrored map is the map compared with the mirrored reference, so that both hands cost one sampling.
+1. The map, band-limited to COARSE_WAVES waves per particle radius, is turned by rotations spread evenly over all turns
+   STEP_WAVES of a wave at the particle's radius apart (some 11 degrees); each is scored over a lattice of shifts about the centres of
+   mass, as one product of matrices. The mirrored map is the map compared with the mirrored reference, so that both hands cost one
+   sampling.
 2. The best places that are apart are fitted (map_fit.py) in that band, for each hand.
 3. The best of those are fitted in bands that widen to the finest detail, and compared as far as the best of them agrees with the
    reference.
@@ -40,9 +41,10 @@ from protomer.self_correlation import MapSpectrum, ball_points
 from protomer_kernels.rotations import matrices_from_quaternions, super_fibonacci_grid
 
 COARSE_WAVES = 3.0  # particle radii per finest wave of the search
-STEP_WAVES = 0.5  # between rotations, in finest waves at the particle's radius
+STEP_WAVES = 0.6  # between rotations, in finest waves at the particle's radius
 SHIFT_STEP_WAVES, SHIFT_RADII, MOST_SHIFTS = 1 / 3, 0.35, 1500
-SCAN_POINTS, ROTATIONS_AT_ONCE = 400, 500
+SCAN_POINTS, ROTATIONS_AT_ONCE = 250, 500
+COARSE_POINTS = 700
 APART, SAME = 0.2, 0.02  # of the particle's radius
 KEPT_STARTS, KEPT_FITS = 10, 5
 HOPELESS = 0.7  # of the best coarse score: a start below is not fitted any finer, but the best of each hand
@@ -102,7 +104,7 @@ def align(reference: MapSpectrum, volume: MapSpectrum, limits: Limits, tell: Cal
     first, starts = pairs[0].shell_at(START_WAVES), scan(pairs, limits, tell)
     rough = []
     for pair, motions in zip(pairs, starts, strict=True):
-        fits = [march(pair, motion, limits.free, first, coarse) for motion in motions]
+        fits = [march(pair, motion, limits.free, first, coarse, COARSE_POINTS) for motion in motions]
         tell()
         rough.append(_apart(pair, [fit for fit in fits if limits.allow(fit.motion)], SAME)[:KEPT_FITS])
     best = max((fits[0].score for fits in rough if fits), default=0.0)
