@@ -177,7 +177,7 @@ def test_a_map_of_something_else_is_told_by_its_agreement(files: Path, tmp_path:
 
 def test_a_map_that_leaves_the_frame_or_is_finer_than_it_is_told() -> None:
     events = Events(None)
-    away = RigidMotion(np.eye(3), np.array([0.4 * BOX * VOXEL_A, 0.0, 0.0]))
+    away = RigidMotion(np.eye(3), np.array([0.5 * BOX * VOXEL_A, 0.0, 0.0]))
     warn_of_loss("a map", map_at(), Aligned(Placement(away, False, Frame(BOX, VOXEL_A)), None, 12.0), 7.9, events)
     assert {warning["code"] for warning in events.warnings} == {"map_leaves_box", "reference_is_coarse"}
     events = Events(None)

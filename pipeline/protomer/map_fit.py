@@ -5,8 +5,9 @@ The two may have any boxes and voxel sizes: both transforms are known at any fre
 
 (1) A = C G + e, E |e|^2 = 1 - C^2                       two maps that share a signal, each with noise or differences of its own
 (2) E = sum |A - C G|^2 / (1 - C^2), least where sum w Re(conj(A) G) is largest, w = C / (1 - C^2): shells that disagree count nothing
-(3) covariance = (f H)^-1, H = sum C^2 / (1 - C^2) Re(conj(dG) dG), f = min(2, V B / number): V the volume of the mask and B that of the
-    band, so that V B coefficients, half of them independent, have noise of their own; `number` frequencies were looked at
+(3) covariance = (f H)^-1, H = sum C^2 / (1 - C^2) Re(conj(dG) dG), f = 2 (1 - exp(-x)) / x, x = number / (V B / 2): V the volume of the
+    mask and B that of the band, so that V B / 2 coefficients have noise of their own, of which `number` frequencies, spread at random,
+    see a share 1 - exp(-x). It knows of noise, and not of differences in shape
 (4) score: sum Re(conj(A) G) / sqrt(sum |A|^2 sum |G|^2), so that each shell counts by its coefficients
 
 The band grows from coarse to fine, C being taken anew in each. `ball_points` are spread over the whole ball: mates are both in it.
@@ -179,8 +180,8 @@ def _finished(pair: MapPair, points: np.ndarray, motion: RigidMotion, free: np.n
     value, slope = _linearised(pair, points, motion)
     alike = _alike(points, reference, value)
     slope = slope @ free
-    share = min(2.0, 2.0 * pair.independent(radius) / len(points))
-    information = share * np.einsum("ap,a,aq->pq", slope.conj(), alike**2 / (1.0 - alike**2), slope).real
+    seen = len(points) / pair.independent(radius)
+    information = 2.0 / seen * -np.expm1(-seen) * np.einsum("ap,a,aq->pq", slope.conj(), alike**2 / (1.0 - alike**2), slope).real
     covariance = free @ np.linalg.inv(information) @ free.T
     angle_sd, shift_sd = (float(np.sqrt(np.linalg.eigvalsh(part)[-1])) for part in (covariance[:3, :3], covariance[3:, 3:]))
     return MapFit(motion, correlation(reference, value), radius, pair.reference.extent_A / radius, float(np.rad2deg(angle_sd)), shift_sd,
