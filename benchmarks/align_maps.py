@@ -217,15 +217,20 @@ def pair_of_256(folder: Path, number: int = 1) -> RigidMotion:
 
 def measured(words: list[str], threads: int) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak memory (GB) of a command; it must not fail."""
-    names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     code = ("import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stderr); "
             "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)")
-    done = subprocess.run([sys.executable, "-c", code, *words], env=os.environ | dict.fromkeys(names, str(threads)), check=True,
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment(threads), check=True,
                           stdout=subprocess.PIPE, text=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return wall, cpu, int(done.stdout.split()[-1]) / 1e6
+
+
+def environment(threads: int) -> dict[str, str]:
+    """That of a program that may use so many threads."""
+    names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
 
 
 def ours(folder: Path, volumes: list[str], threads: int, *more: str) -> tuple[float, float, float]:
@@ -269,7 +274,8 @@ def peer(chosen: argparse.Namespace) -> str:
                 angle_deg, distance_A = result_of(program, folder, moved_by)
                 rows.append(f"| {label} | {program} | {cost[0]:.1f} | {cost[1]:.1f} | {cost[2]:.2f} | {angle_deg:.3f}°, "
                             f"{distance_A:.3f} Å |")
-    return ("emalign 1.0.5 with its defaults (maps reduced to 64 voxels, then refined), the same files, "
+    return ("emalign 1.0.5 (with NumPy 1.26; it fails under NumPy 2.4) with its defaults, which reduce maps to 64 voxels and then "
+            "refine; the same files, "
             f"{chosen.threads} threads; it tries both hands as well.\n\n" + "\n".join(rows))
 
 
