@@ -29,12 +29,12 @@ from protomer.map_aligning import Side, default_finest_A, spectrum_of
 from protomer.map_search import Limits, align
 from protomer.placement import mirrored
 from protomer.rigid_motion import MIRROR, RigidMotion, move_volume
-from protomer.scatterers import read_atom_model
+from protomer.scatterers import AtomModel, read_atom_model
+from protomer.self_correlation import wide_mask
 from protomer.symmetry import operators
 from protomer.volumes import Volume
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.fourier import pad_volume
-from protomer_kernels.masks import sphere_mask
 
 RESULTS = Path(__file__).parent / "results/align_maps.md"
 HEADINGS = {"draws": "Maps turned, moved, mirrored and made noisy", "limits": "Limits", "domains": "Two conformations",
@@ -67,7 +67,11 @@ def maps(data: Path | None) -> dict[str, tuple[Volume, str]]:
 
 def of_model(box: int, voxel_A: float, bfactor_A2: float) -> Volume:
     """The map of the shipped model."""
-    model = read_atom_model(DEFAULT_MODEL, bfactor_A2)
+    return map_of(read_atom_model(DEFAULT_MODEL, bfactor_A2), box, voxel_A)
+
+
+def map_of(model: AtomModel, box: int, voxel_A: float) -> Volume:
+    """The map of a model."""
     return Volume(real_volume(model.volume_ft(box, voxel_A), box).astype(np.float32), voxel_A)
 
 
@@ -137,9 +141,9 @@ def limits(chosen: argparse.Namespace) -> str:
     random, bound, within, beyond, refused, largest = np.random.default_rng(2), Limits(20.0, 5.0), [], 0, 0, (0.0, 0.0)
     reference = spectra(volume, volume)[0]
     for _ in range(max(chosen.draws // 5, 4)):
-        axis, angle = random.normal(size=3), random.uniform(0, 40)
+        axis, angle = random.normal(size=3), random.uniform(0, 30)
         moved_by = RigidMotion(Rotation.from_rotvec(np.deg2rad(angle) * axis / np.linalg.norm(axis)).as_matrix(),
-                               some_motion(random, 9.0).shift_A)
+                               some_motion(random, 6.0).shift_A)
         moved = noisy(move_volume(volume, moved_by), random)
         undone = moved_by.inverse
         try:
@@ -154,28 +158,28 @@ def limits(chosen: argparse.Namespace) -> str:
             within.append(missed(motion, moved_by, False, "C1")[0] < 0.1)
         else:
             beyond += 1
-    return (f"max_angle 20°, max_shift 5 Å, motions of up to 40° and 9 Å: of {len(within)} within the limits {sum(within)} were found to "
+    return (f"max_angle 20°, max_shift 5 Å, motions of up to 30° and 6 Å: of {len(within)} within the limits {sum(within)} were found to "
             f"0.1°; of those beyond, {refused} were refused and {beyond} put elsewhere within; the largest turn and shift returned were "
             f"{largest[0]:.2f}° and {largest[1]:.2f} Å.")
 
 
 def domains(chosen: argparse.Namespace) -> str:
-    """A complex whose second domain turns: superposed on the first, in its mask."""
-    first, voxel_A = of_model(96, 3.0, 200.0), 3.0
-    half = move_volume(first, RigidMotion(np.eye(3), np.array([-45.0, 0.0, 0.0])))
-    other = move_volume(first, RigidMotion(Rotation.from_rotvec([1.0, 2.0, 0.5]).as_matrix(), np.array([60.0, 0.0, 0.0])))
-    apart, random = RigidMotion(np.eye(3), np.array([60.0, 0.0, 0.0])), np.random.default_rng(3)
-    mask = Volume(sphere_mask(96, 75.0 / voxel_A - 6, 6, (48, 48, 48 - 45.0 / voxel_A)), voxel_A)
-    rows = ["| domain turned by | whole maps: off by | in the domain's mask: off by |", "|---|---|---|"]
+    """A complex of which one half turns against the other: superposed on that other, in its mask."""
+    model, random = read_atom_model(DEFAULT_MODEL, 200.0), np.random.default_rng(3)
+    left = model.positions_A[:, 0] < np.median(model.positions_A[:, 0])
+    halves = [AtomModel(model.positions_A[part], model.weights[part], model.bfactor_A2) for part in (left, ~left)]
+    reference, mask = map_of(model, 96, 3.0), wide_mask(map_of(halves[0], 96, 3.0))
+    rows = ["| half turned by | whole maps: off by | in the mask of the other half: off by |", "|---|---|---|"]
     for angle_deg in (5.0, 10.0, 20.0):
-        hinge = RigidMotion(Rotation.from_rotvec([0.0, 0.0, np.deg2rad(angle_deg)]).as_matrix(), np.zeros(3))
-        bent = move_volume(other, apart.after(hinge).after(apart.inverse))
+        hinge = Rotation.from_rotvec([0.0, 0.0, np.deg2rad(angle_deg)]).as_matrix()
+        bent = AtomModel(halves[1].positions_A @ hinge.T, halves[1].weights, model.bfactor_A2)
+        both = Volume(map_of(halves[0], 96, 3.0).data + map_of(bent, 96, 3.0).data, 3.0)
         truth = RigidMotion(Rotation.random(rng=random).as_matrix(), random.uniform(-5, 5, 3))
-        moved = noisy(move_volume(Volume(half.data + bent.data, voxel_A), truth), random)
-        rows.append(f"| {angle_deg:g}° | " + " | ".join(off(Volume(half.data + other.data, voxel_A), moved, each, truth)
-                                                      for each in (None, mask)) + " |")
-    return ("Two bodies, of which one turns; the truth superposes the other. The mask is around that one, of the reference alone; the map "
-            "is noisy (ratio 1) and lies anywhere.\n\n" + "\n".join(rows))
+        moved = noisy(move_volume(both, truth), random)
+        rows.append(f"| {angle_deg:g}° | " + " | ".join(off(reference, moved, each, truth) for each in (None, mask)) + " |")
+    return ("RNA polymerase II (1y1v, 3 Å voxels) cut in two halves of as many atoms, of which one turns about an axis through the middle; "
+            "the truth superposes the other. The mask is given for the reference alone; the map is noisy (ratio 1) and lies anywhere.\n\n"
+            + "\n".join(rows))
 
 
 def off(reference: Volume, moved: Volume, mask: Volume | None, truth: RigidMotion) -> str:

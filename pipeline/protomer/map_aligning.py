@@ -53,17 +53,18 @@ def find_placement(reference: Side, volume: Side, low_pass_A: float | None, limi
     if frame.holds(volume.map) and np.array_equal(volume.map.data, reference.map.data):
         require_density(volume, finest_A)
         return Aligned(Placement(RigidMotion.none(), False, frame), None, finest_A)
-    spectra = spectrum_of(reference, finest_A), spectrum_of(volume, finest_A)
-    shells = MapPair(*spectra).limit
+    in_one = (reference.mask is None) != (volume.mask is None)  # then whole maps are compared first: a domain alone may fit elsewhere too
+    fixed, moving = (spectrum_of(replace(side, mask=None) if in_one else side, finest_A) for side in (reference, volume))
+    shells = MapPair(fixed, moving).limit
     if shells < FEWEST_SHELLS:
         raise InputError(f"{volume.name} and the reference share {shells:.1f} shells down to {finest_A:.1f} Å, of the reference's box",
                          f"at least {FEWEST_SHELLS}", "give maps of one particle whose resolutions overlap, or a finer low_pass")
     try:
-        found = align(*spectra, limits, check_stop)
+        found = align(fixed, moving, limits, check_stop)
     except ValueError as error:
         raise InputError(f"{volume.name} has no place on the reference within {limits.angle_deg:g}° and {limits.shift_A:g} Å",
                          "its place within max_angle and max_shift", "raise max_angle or max_shift") from error
-    if (reference.mask is None) != (volume.mask is None):
+    if in_one:
         found = in_one_mask(reference, volume, found, finest_A, limits)
     return Aligned(Placement(found.fit.motion, found.is_mirrored, frame), found, finest_A)
 

@@ -17,8 +17,9 @@ class AlignMapsSettings(JobSettings):
                                maximum=180.0)
     max_shift: float | None = setting(None, "largest shift of a map's box centre; unset: any", unit="A", minimum=0.0)
     both_hands: bool = setting(True, "try the mirror image of each map too, and flip the hand of those that fit better so")
-    apply_masks: bool = setting(False, "compare inside the masks that were given, such as one of a domain to be superposed; a map or "
-                                       "reference without one takes the other's, moved with the first fit; off: masks by rule")
+    apply_masks: bool = setting(False, "compare inside the masks that were given; where only the map or only the reference has one, such "
+                                       "as that of a domain to be superposed, whole maps are compared first, and then both in it; off: "
+                                       "masks by rule")
     align_masks: bool = setting(False, "write the masks of the volumes in the reference's frame too")
     update_particles: bool = setting(False, "move the poses of --particles with their volumes")
     update_flipped_poses: bool = setting(False, "also those of a volume whose hand is flipped: R' = M R M, M = diag(1, 1, -1)")
