@@ -2,9 +2,8 @@
 
 python benchmarks/align_maps.py [--part draws] [--draws 100] [--data FOLDER] [--peer EMALIGN] [--threads 2]
 
---data: a folder with emd_3488.mrc and betaGal.mrc; without it maps are made from the atomic model that comes with Protomer. --peer: the
-executable of emalign (Harpaz & Shkolnisky 2023, Biological Imaging 3, e8; `pip install emalign` into an environment of its own). Each part
-writes its section of results/align_maps.md.
+--data: a folder with emd_3488.mrc and betaGal.mrc; without it only the atomic model that comes with Protomer is used. --peer: emalign's
+executable (Harpaz & Shkolnisky 2023, Biological Imaging 3, e8). Each part writes its section of results/align_maps.md.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.jobs.simulate import DEFAULT_MODEL
-from protomer.map_aligning import Side, default_finest_A, spectrum_of
+from protomer.map_aligning import Side, default_finest_A, find_placement, spectrum_of
 from protomer.map_search import Limits, align
 from protomer.placement import mirrored
 from protomer.rigid_motion import MIRROR, RigidMotion, move_volume
@@ -39,7 +38,6 @@ from protomer_kernels.fourier import pad_volume
 RESULTS = Path(__file__).parent / "results/align_maps.md"
 HEADINGS = {"draws": "Maps turned, moved, mirrored and made noisy", "limits": "Limits", "domains": "Two conformations",
             "round_trip": "There and back", "speed": "256 voxels", "peer": "Beside emalign"}
-SHIFT_A = 10.0
 
 
 def main() -> None:
@@ -49,8 +47,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--map", help="of the draws: one of emd_3488, betaGal, model; unset: all")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--peer", default=shutil.which("emalign"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peer", default=shutil.which("emalign"))
     chosen = parser.parse_args()
     for part in chosen.part or HEADINGS:
         write_section(HEADINGS[part], globals()[part](chosen))
@@ -75,7 +73,7 @@ def map_of(model: AtomModel, box: int, voxel_A: float) -> Volume:
     return Volume(real_volume(model.volume_ft(box, voxel_A), box).astype(np.float32), voxel_A)
 
 
-def some_motion(random: np.random.Generator, shift_A: float = SHIFT_A) -> RigidMotion:
+def some_motion(random: np.random.Generator, shift_A: float = 10.0) -> RigidMotion:
     """Any rotation, and a shift of up to so much in any direction."""
     direction, length_A = random.normal(size=3), shift_A * random.random() ** (1 / 3)
     return RigidMotion(Rotation.random(rng=random).as_matrix(), direction / np.linalg.norm(direction) * length_A)
@@ -184,11 +182,8 @@ def domains(chosen: argparse.Namespace) -> str:
 
 def off(reference: Volume, moved: Volume, mask: Volume | None, truth: RigidMotion) -> str:
     """By how much an alignment misses the domain-superposed truth."""
-    from protomer.map_aligning import find_placement
-
     found = find_placement(Side("reference", reference, mask), Side("moved", moved, None), None, Limits())
-    angle_deg, distance_A = missed(found.placement.motion, truth, False, "C1")
-    return f"{angle_deg:.2f}°, {distance_A:.2f} Å"
+    return "{:.2f}°, {:.2f} Å".format(*missed(found.placement.motion, truth, False, "C1"))
 
 
 def round_trip(chosen: argparse.Namespace) -> str:
@@ -233,8 +228,7 @@ def measured(words: list[str], threads: int) -> tuple[float, float, float]:
 
 def environment(threads: int) -> dict[str, str]:
     """That of a program that may use so many threads."""
-    names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
+    return {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in ("NUMBA", "OMP", "OPENBLAS", "MKL")}}
 
 
 def ours(folder: Path, volumes: list[str], threads: int, *more: str) -> tuple[float, float, float]:
@@ -274,19 +268,15 @@ def peer(chosen: argparse.Namespace) -> str:
                 moved_by = some_motion(random)
                 write_volume(folder / "reference.mrc", volume)
                 write_volume(folder / "moved_1.mrc", noisy(move_volume(volume, moved_by), random))
-            for program, cost in (("align-maps", ours(folder, ["moved_1.mrc"], chosen.threads)), ("emalign", theirs(folder, chosen))):
+            words = ["-v1", "reference.mrc", "-v2", "moved_1.mrc", "-o", "theirs.mrc", "--output-parameters", "theirs.txt"]
+            theirs = measured([chosen.peer, *(word if word[0] == "-" else str(folder / word) for word in words)], chosen.threads)
+            for program, cost in (("align-maps", ours(folder, ["moved_1.mrc"], chosen.threads)), ("emalign", theirs)):
                 angle_deg, distance_A = result_of(program, folder, moved_by)
                 rows.append(f"| {label} | {program} | {cost[0]:.1f} | {cost[1]:.1f} | {cost[2]:.2f} | {angle_deg:.3f}°, "
                             f"{distance_A:.3f} Å |")
     return ("emalign 1.0.5 (with NumPy 1.26; it fails under NumPy 2.4) with its defaults, which reduce maps to 64 voxels and then "
             "refine; the same files, "
             f"{chosen.threads} threads; it tries both hands as well.\n\n" + "\n".join(rows))
-
-
-def theirs(folder: Path, chosen: argparse.Namespace) -> tuple[float, float, float]:
-    """emalign on the same pair."""
-    return measured([chosen.peer, "-v1", str(folder / "reference.mrc"), "-v2", str(folder / "moved_1.mrc"), "-o",
-                     str(folder / "theirs.mrc"), "--output-parameters", str(folder / "theirs.txt")], chosen.threads)
 
 
 def result_of(program: str, folder: Path, moved_by: RigidMotion) -> tuple[float, float]:
@@ -304,8 +294,6 @@ def write_section(heading: str, text: str) -> None:
     pattern = re.compile(rf"## {re.escape(heading)}\n.*?(?=\n## |\Z)", re.DOTALL)
     new = pattern.sub(lambda _: section.rstrip("\n") + "\n", old) if pattern.search(old) else old.rstrip("\n") + "\n\n" + section
     RESULTS.write_text(new.rstrip("\n") + "\n", encoding="utf-8")
-    print(section)
-
 
 if __name__ == "__main__":
     main()
