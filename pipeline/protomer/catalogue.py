@@ -8,7 +8,7 @@ from protomer.errors import SettingsError
 from protomer.settings import Job, unknown_name
 
 JOB_NAMES = ("import", "simulate", "refine", "local-refine", "subtract", "reconstruct", "postprocess", "mask", "volume",
-             "symmetry-find", "symmetry-expand", "export", "verify", "run")
+             "symmetry-find", "symmetry-expand", "align-maps", "export", "verify", "run")
 
 
 def module_name(job_name: str) -> str:

@@ -143,9 +143,9 @@ def diameter_px(mask: Volume) -> float:
     return float(np.cbrt(max(float(mask.data.sum(dtype=np.float64)), 1.0) * 6.0 / np.pi))
 
 
-def write_maps(record: MapRecord, job: JobRun) -> None:
-    """volume.h5, the .mrc copies and fsc.csv."""
-    with job.output.writing("volume.h5") as path:
+def write_maps(record: MapRecord, job: JobRun, folder: str = "") -> None:
+    """volume.h5, the .mrc copies and fsc.csv; folder: such as "class_1/"."""
+    with job.output.writing(folder + "volume.h5") as path:
         write_map_record(path, record)
     copies = {
         "map.mrc": record.map,
@@ -156,10 +156,10 @@ def write_maps(record: MapRecord, job: JobRun) -> None:
     }
     for name, volume in copies.items():
         if volume is not None:
-            with job.output.writing(name) as path:
+            with job.output.writing(folder + name) as path:
                 write_volume(path, volume)
     if record.fsc is not None:
-        with job.output.writing("fsc.csv") as path:
+        with job.output.writing(folder + "fsc.csv") as path:
             write_fsc_csv(path, record.fsc)
 
 
