@@ -14,7 +14,7 @@ from protomer.refinement import rotation_widths_deg
 from protomer.refinement_start import resampled
 from protomer.report.build import Report
 from protomer.report.figures import Expected, fsc_caption, fsc_figure, histogram_figure, resolution_figure
-from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, motion_figure
+from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, iterations_figure, motion_figure
 from protomer.report.pictures import add_cut_offs, orientation_figure, slices_figure
 from protomer.resolution import FscSet
 from protomer.sharpening import fsc_weight, sharpened_map
@@ -39,6 +39,7 @@ def write_report(
     report.headline("rotations changed by", f"{np.median(changes.angle_deg):.2f}°", "median")
     if changes.confidence is not None:
         report.headline("error, at least", f"{changes.confidence.median_error_deg:.2f}°", "median, of images made from this map")
+        report.headline("particles that count", f"{trust.effective:.0f}", f"of {len(particles)}: right poses to expect, no copy twice")
         report.headline("the part moves by", f"{changes.motion_deg:.2f}°", "about each axis, as changes and that error suggest")
     _poses(report, particles, trust)
     report.section("Resolution")
@@ -48,6 +49,7 @@ def write_report(
         report.figure(control_figure(trust.control), "The same refinement with noise in place of the images' detail: where the grey curve "
                       "stays near what the mask makes, poses are not fitted to noise.")
     width_A = fsc.box * fsc.voxel_size_A
+    report.figure(iterations_figure([h["fsc"] for h in history], width_A), "FSC of the half maps in each iteration.")
     report.figure(resolution_figure({"half maps, FSC 0.5": [width_A / max(h["resolved_shell"], 1) for h in history]}),
                   "Where the FSC in the mask fell to 0.5 after each iteration: poses were aligned to two shells beyond.")
     this = "this refinement" + (" (withheld)" if trust.withheld else "")
