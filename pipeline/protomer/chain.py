@@ -148,7 +148,7 @@ def _parse_step(name: str, entry: Mapping[str, Any], entries: Mapping[str, Any],
         if value is None:
             continue
         if declared.file is None:
-            texts[declared.name] = str(value)
+            texts[declared.name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         else:
             parts = value if isinstance(value, list) else [value]
             files[declared.name] = tuple(_parse_file(name, declared, str(part), entries, folder) for part in parts)
