@@ -83,9 +83,19 @@ def test_copies_that_were_taken_apart_come_together_and_share_what_their_images_
     select(tmp_path, copies, copy="0-2")
     together, _ = join(tmp_path, tmp_path / "out/particles.h5", tmp_path / "out/rest.h5")
     assert_same_rows(together, copies)
-    assert isinstance(together.columns, SharedColumns) and "defocus_u_A" in together.columns.shared
+    assert isinstance(together.columns, SharedColumns) and len(together.columns.shared["defocus_u_A"]) == 30
     select(tmp_path, copies, copy="0")
     assert_same_rows(join(tmp_path, tmp_path / "out/particles.h5", tmp_path / "out/rest.h5")[0], copies)
+
+
+def test_an_image_of_which_two_sets_say_different_things_is_not_taken_for_one(tmp_path: Path) -> None:
+    copies = expanded(images(6), OperatorSet.of_group("C2"))
+    first, second = (copies.take(np.flatnonzero(copies.columns["copy"] == number)) for number in (0, 1))
+    assert isinstance(second.columns, SharedColumns)
+    other = {**second.columns.shared, "scale": second.columns.shared["scale"] + np.array([0, 0, 1, 0, 0, 0])}
+    together, _ = join(tmp_path, first, replace(second, columns=SharedColumns(second.columns.own, other, second.columns.image_row)))
+    np.testing.assert_array_equal(together.scale, [*copies.scale[::2], *other["scale"]])
+    np.testing.assert_array_equal(together.image_uid, np.tile(copies.image_uid[::2], 2))
 
 
 def test_copies_held_in_full_and_copies_that_share_are_joined(tmp_path: Path) -> None:

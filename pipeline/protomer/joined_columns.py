@@ -34,6 +34,33 @@ def joined_table(parts: Sequence[Table], image_row: np.ndarray | None) -> Table:
     return SharedColumns(own, {name: concatenated(name, [part.shared[name] for part in sharing]) for name in shared}, image_row)
 
 
+def with_images_once(columns: Table, extra: Table) -> tuple[Table, Table]:
+    """Columns and foreign columns in which an image that several parts held stands once, where all of them say the same of all images."""
+    if not isinstance(columns, SharedColumns) or "image_uid" not in columns.shared:
+        return columns, extra
+    foreign = extra.shared if isinstance(extra, SharedColumns) else {}
+    _, first, inverse = np.unique(columns.shared["image_uid"], return_index=True, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    if len(first) == len(inverse) or not all(_same_bits(column, column[first][inverse])
+                                             for column in (*columns.shared.values(), *foreign.values())):
+        return columns, extra
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    image_row = place[inverse][columns.image_row].astype(np.int32)
+    once = SharedColumns(columns.own, {name: column[first[order]] for name, column in columns.shared.items()}, image_row)
+    if not isinstance(extra, SharedColumns):
+        return once, extra
+    return once, SharedColumns(extra.own, {name: column[first[order]] for name, column in foreign.items()}, image_row)
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two columns of one type are equal, NaN where the other is NaN."""
+    if a.dtype.kind == "f":
+        a, b = a.view(f"u{a.dtype.itemsize}"), b.view(f"u{b.dtype.itemsize}")
+    return bool(np.array_equal(a, b))
+
+
 def _joined_image_rows(parts: Sequence[SharedColumns]) -> np.ndarray:
     """image_row of tables whose tables of images stand one after the other."""
     sizes = [len(next(iter(part.shared.values()))) for part in parts]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.joined_columns import filled, joined_columns, joined_table
+from protomer.joined_columns import filled, joined_columns, joined_table, with_images_once
 from protomer.particle_matching import is_of_copies, row_keys
 from protomer.particles import OpticsGroup, Particles, Stack
 from protomer.shared_columns import SharedColumns
@@ -49,6 +49,7 @@ def join(tables: Sequence[Particles], names: Sequence[Path], duplicates: str) ->
                for part, group_map, stack_map in zip(parts, group_maps, stack_maps, strict=True)]
     united = joined_columns(columns)
     foreign = joined_table(extra, united.image_row if isinstance(united, SharedColumns) else None)
+    united, foreign = with_images_once(united, foreign)
     particles = Particles(united, groups, stacks, all(table.has_poses for table in tables), tables[0].operators, foreign)
     return Joined(particles, tuple(int((~rows).sum()) for rows in kept), renamed, said)
 

@@ -20,7 +20,7 @@ from protomer.report.build import Report
 from protomer.report.pictures import orientation_figure
 from protomer.selection_report import warn_of_halves
 
-BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 400_000_000, 1800, 400, 1e-5
+BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 400, 1e-5
 SHOWN_ROWS = 200_000  # viewing directions in a figure
 MOST_LISTED = 12  # columns or groups that a warning names
 FAR_DEG = 5.0  # median angle between two poses of one image beyond which sets are in other frames

@@ -16,7 +16,7 @@ from protomer.selection import select
 from protomer.selection_criteria import criteria_of
 from protomer.selection_report import report_of, summary_of, warn_of_outcome
 
-BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 400_000_000, 1500, 400, 1e-5
+BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 400, 1e-5
 
 
 def run(inputs: Inputs, settings: SelectSettings, job: JobRun) -> dict[str, Any]:
