@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.chain import parse_chain
 from protomer.declarations.join import JOB
 from protomer.errors import InputError
 from protomer.expansion import expanded
@@ -23,7 +23,7 @@ from protomer.operator_sets import OperatorSet
 from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack
 from protomer.shared_columns import SharedColumns
 from protomer.subtraction_table import BEFORE, ORIGINAL, subtracted
-from refinement_runs import protomer
+from refinement_runs import environment
 from stack_files import noise_images, plain_rows, write_data_set
 from test_select import classified, select
 from test_symmetry_expand import images, warned
@@ -256,11 +256,17 @@ def test_a_plan_reads_the_tables_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_chain_takes_classes_apart_and_puts_them_together(tmp_path: Path) -> None:
     write_particles(tmp_path / "p.h5", classified())
-    chain = parse_chain({"jobs": {"all": {"job": "join", "particles": ["good", "good/rest.h5"], "settings": {"duplicates": "refuse"}},
-                                  "good": {"job": "select", "particles": "p.h5", "class": [1, 3]}}}, tmp_path)
-    assert [step.name for step in chain.steps] == ["good", "all"]
-    shutil.copy(tmp_path / "p.h5", tmp_path / "given.h5")
-    for step in chain.steps:
-        words = [str(tmp_path / word) if word in ("good", "all", "p.h5") or word.endswith(".h5") else word for word in step.arguments()]
-        protomer(*words)
-    assert_same_rows(read_particles(tmp_path / "all/particles.h5"), classified())
+    steps = ("together: {job: join, particles: [good, good/rest.h5]}",
+             "good: {job: select, particles: p.h5, class: [1, 3], min_posterior: 0.4}",
+             "both: {job: select, particles: p.h5, with: [good, together], without: good/rest.h5, half: a}")
+    (tmp_path / "chain.yaml").write_text("jobs:\n" + "".join(f"  {step}\n" for step in steps))
+    protomer_run(tmp_path / "chain.yaml", tmp_path / "out")
+    assert_same_rows(read_particles(tmp_path / "out/together/particles.h5"), classified())
+    good = select(tmp_path / "out/good", classified(), {"class": "1,3"}, min_posterior=0.4, half="a")[0]
+    assert_same_rows(read_particles(tmp_path / "out/both/particles.h5"), good)
+
+
+def protomer_run(chain: Path, folder: Path) -> None:
+    """The chain, by Snakemake."""
+    subprocess.run([sys.executable, "-m", "protomer", "run", str(chain), "--folder", str(folder)], env=environment(), check=True,
+                   capture_output=True, timeout=200)

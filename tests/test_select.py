@@ -227,6 +227,8 @@ def test_the_report_has_a_row_for_each_criterion_a_line_at_each_threshold_and_vi
     ({}, {"defocus_min": "3mm"}, "unit"),
     ({}, {"max_rotation_change": 5}, "no --reference"),
     ({"reference": "particles.h5"}, {}, "nothing that is compared"),
+    ({"symmetry": "D2"}, {"half": "a"}, "no largest change of rotation"),
+    ({"reference": "particles.h5", "symmetry": "Q9"}, {"max_rotation_change": 5}, "Q9"),
     ({"with": "strangers.h5"}, {}, "shares no image"),
     ({"reference": "strangers.h5"}, {"max_shift_change": 5}, "shares no image"),
     ({}, {"number": 301}, "the set has 300 images"),

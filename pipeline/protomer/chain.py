@@ -21,7 +21,7 @@ from protomer.shipped_models import is_shipped, shipped_model
 from protomer.yaml_files import read_yaml_mapping
 
 DATASET = "dataset"
-_TAKEN = (DATASET, "logs", "none")
+_TAKEN = (DATASET, "logs", "none", "all")  # "all" is the rule that asks for everything
 
 
 @dataclass(frozen=True)
