@@ -162,6 +162,21 @@ def test_sets_from_star_and_from_cs_are_joined_and_exported_to_both_as_they_were
             assert {group.voltage_V for group in again.optics_groups} == {3e5}
 
 
+def test_rows_of_relion_3_0_beside_others_are_exported_with_an_optics_table_that_says_what_each_group_has(tmp_path: Path) -> None:
+    plain, other = posed(tmp_path / "a", 1), posed(tmp_path / "b", 2)
+    old = {name: np.array([text] * 8) for name, text in (("rlnVoltage", b"300"), ("rlnMagnification", b"5000"), ("rlnMine", b"7"))}
+    old |= {name: plain.extra[name] for name in plain.extra if name != "rlnOpticsGroup"}
+    group = replace(plain.optics_groups[0], name="aberrated", odd_zernike=(0.0, 0.0, 0.5, 0.0, 0.0, 0.25), beam_tilt_rad=(1e-3, 0.0),
+                    magnification=(1.01, 0.0, 0.0, 0.99))
+    together, _ = join(tmp_path, replace(plain, extra=old), replace(other, optics_groups=(group,)))
+    write_star_particles(tmp_path / "out.star", together)
+    again = read_star_particles(tmp_path / "out.star")
+    assert "data_optics" in (tmp_path / "out.star").read_text() and again.extra["rlnMine"].tolist() == [b"7"] * 8 + [b"0"] * 8
+    for name in ("odd_zernike", "beam_tilt_rad", "magnification", "pixel_size_A", "voltage_V"):
+        assert [getattr(g, name) for g in again.optics_groups] == [getattr(g, name) for g in together.optics_groups], name
+    np.testing.assert_array_equal(again.shift_A, together.shift_A)
+
+
 def test_duplicates_are_refused_or_the_first_or_the_best_row_is_kept(tmp_path: Path) -> None:
     one = images(10)
     likelihood = one.log_likelihood[4:] + np.array([1, -1, 1, -1, np.nan, 0])

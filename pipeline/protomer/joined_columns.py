@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from protomer.shared_columns import SharedColumns
 from protomer.subtraction_table import ORIGINAL
 
 Table = Mapping[str, np.ndarray]
+#: RELION 3.0 says in every row what 3.1 says of an optics group; a row that says its voltage makes an exported table one of 3.0
+OLD_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMagnification", "rlnDetectorPixelSize",
+              "rlnImagePixelSize")
 UNKNOWN_TEXT, UNKNOWN_NUMBER = b"None", b"0"  # in a STAR file: RELION's word for no text, and a number that no reader trips over
 
 
@@ -94,6 +98,7 @@ def _as_texts(column: np.ndarray) -> np.ndarray:
 def filled(tables: Sequence[Particles]) -> tuple[list[Table], dict[str, str]]:
     """Foreign columns of every table, all with the same names, in the order in which these appear; and the names of those that some table
     lacked, with what was put in their place."""
+    tables = without_old_optics(tables)
     names = list(dict.fromkeys(name for table in tables for name in table.extra))
     said: dict[str, str] = {}
     parts: list[Table] = []
@@ -112,6 +117,19 @@ def filled(tables: Sequence[Particles]) -> tuple[list[Table], dict[str, str]]:
                 new[name], said[name] = np.full((len(table), *others[0].shape[1:]), value, dtype), _in_words(value)
         parts.append(_in_order(table.extra, new, names))
     return parts, said
+
+
+def without_old_optics(tables: Sequence[Particles]) -> Sequence[Particles]:
+    """The tables; where not all of them say in every row what their optics groups say, none does."""
+    if all(("rlnVoltage" in table.extra and "rlnOpticsGroup" not in table.extra) for table in tables):
+        return tables
+    return [replace(table, extra=_without(table.extra, OLD_OPTICS)) for table in tables]
+
+
+def _without(columns: Table, names: Sequence[str]) -> Table:
+    if isinstance(columns, SharedColumns):
+        return SharedColumns(dict(_without(columns.own, names)), dict(_without(columns.shared, names)), columns.image_row)
+    return {name: column for name, column in columns.items() if name not in names}
 
 
 def _in_order(extra: Table, new: Mapping[str, np.ndarray], names: Sequence[str]) -> Table:
