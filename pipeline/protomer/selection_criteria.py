@@ -34,7 +34,7 @@ def criteria_of(particles: Particles, inputs: Inputs, settings: SelectSettings, 
 
 def _of_classes(particles: Particles, inputs: Inputs, settings: SelectSettings, events: Events) -> Iterator[Criterion]:
     """class, min_posterior, min_pose_posterior."""
-    texts = inputs.values["class"]
+    texts = [text for text in inputs.values["class"] if text is not None]
     if texts:
         column, wanted = particles.class_number, read_indices("class", ",".join(texts), 1)
         if not column.any():
