@@ -7,7 +7,7 @@ import importlib
 from protomer.errors import SettingsError
 from protomer.settings import Job, unknown_name
 
-JOB_NAMES = ("import", "simulate", "refine", "local-refine", "subtract", "reconstruct", "postprocess", "mask", "volume",
+JOB_NAMES = ("import", "simulate", "select", "join", "refine", "local-refine", "subtract", "reconstruct", "postprocess", "mask", "volume",
              "symmetry-find", "symmetry-expand", "align-maps", "export", "verify", "run")
 
 
