@@ -198,7 +198,7 @@ def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: 
         summary: dict[str, Any] = run.team.on_first(lambda: _finish(job, run, results, time.monotonic() - started, not is_new))
         return summary
     except InputError:
-        if is_new and run.team.is_first and not run.checkpoint.path.exists():
+        if is_new and run.team.is_first:
             clear_run(run.output.folder)
             if not any(run.output.folder.iterdir()):
                 run.output.folder.rmdir()
