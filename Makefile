@@ -26,7 +26,7 @@ demo: env
 	@echo "The chain from a moving homodimer to one protomer ends in demo/protomer/of_subtracted/report.html."
 
 test: env
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protomer.axis_fit import _linearised, axis_error, free_parameters, kept_directions, stepped
+from protomer.axis_fit import _linearised, axis_error, free_parameters, kept_directions
 from protomer.formats.mrc import read_volume
+from protomer.rigid_fit import stepped
 from protomer.rigid_motion import RigidMotion, move_volume
 from protomer.self_correlation import ball_points, correlations_by_shell, in_group_frame, map_spectrum, operator_correlations, orbits
 from protomer.symmetry import operators

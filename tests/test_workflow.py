@@ -48,7 +48,8 @@ def test_the_demo_chain_is_a_chain() -> None:
 @pytest.mark.parametrize(("jobs", "words"), [
     ({"a b": SMALL}, "the job name 'a b'"), ({"a;rm": SMALL}, "the job name"), ({"../up": SMALL}, "the job name"),
     ({"$(x)": SMALL}, "the job name"),
-    ({"logs": SMALL}, "the job name 'logs'"), ({"dataset": SMALL}, "the job name"), ({3: SMALL}, "the job name 3"),
+    ({"logs": SMALL}, "the job name 'logs'"), ({"all": SMALL}, "the job name 'all'"),
+    ({"dataset": SMALL}, "the job name"), ({3: SMALL}, "the job name 3"),
     ({"x": {"job": "simulat"}}, "did you mean 'simulate'"), ({"x": {"particles": "y"}}, "has no `job`"),
     ({"x": "simulate"}, "x is 'simulate'"),
     ({"x": {"job": "verify", "folder": "y"}}, "verify in a chain"), ({}, "jobs"),

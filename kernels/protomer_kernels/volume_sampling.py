@@ -17,6 +17,8 @@ import scipy.fft
 from protomer_kernels.atoms import window_weights
 from protomer_kernels.nufft import HALF_WIDTH, OVERSAMPLING, WIDTH, window_table, window_transform
 
+PLANES_AT_ONCE = 8
+
 
 def sampling_grid(volume: np.ndarray, limit: int) -> np.ndarray:
     """Oversampled transform of a volume (N, N, N) [z, y, x], for `sample_volume_ft` up to `limit` <= N/2 cycles per box.
@@ -30,17 +32,25 @@ def sampling_grid(volume: np.ndarray, limit: int) -> np.ndarray:
     size, centre = OVERSAMPLING * box, OVERSAMPLING * limit + HALF_WIDTH + 1
     inverse_window = (1.0 / window_transform(np.arange(box) - box // 2, box)).astype(np.float32)
 
-    def phased(transform: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-        """Crop to the wanted frequencies (last axis) and refer the phases to the volume's centre."""
-        phase = np.exp(2j * math.pi * frequencies * (box // 2) / size).astype(np.complex64)
-        return transform[..., frequencies % size] * phase
-
     along_x, full = np.arange(-HALF_WIDTH, centre + 1), np.arange(-centre, centre + 1)
-    grid = phased(scipy.fft.fft(volume * inverse_window, n=size, axis=2), along_x)
-    for axis in (1, 0):
-        turned = np.swapaxes(grid, axis, 2) * inverse_window
-        grid = np.swapaxes(phased(scipy.fft.fft(turned, n=size, axis=2), full), axis, 2)
-    return np.ascontiguousarray(grid)
+
+    def transformed(slab: np.ndarray, frequencies: np.ndarray, axis: int) -> np.ndarray:
+        """One axis of a slab transformed, cropped to the wanted frequencies, and referred to the volume's centre."""
+        weight = inverse_window.reshape([-1 if i == axis else 1 for i in range(3)])
+        phase = np.exp(2j * math.pi * frequencies * (box // 2) / size).astype(np.complex64)
+        spectrum = scipy.fft.fft(slab * weight, n=size, axis=axis).take(frequencies % size, axis=axis)
+        spectrum *= phase.reshape([-1 if i == axis else 1 for i in range(3)])
+        return spectrum
+
+    flat = np.empty((box, len(full), len(along_x)), np.complex64)
+    for z in range(0, box, PLANES_AT_ONCE):  # a few planes at a time: whole transforms would take several times the memory
+        slab = slice(z, z + PLANES_AT_ONCE)
+        flat[slab] = transformed(transformed(volume[slab], along_x, 2), full, 1)
+    grid = np.empty((len(full), len(full), len(along_x)), np.complex64)
+    for y in range(0, len(full), PLANES_AT_ONCE):
+        slab = slice(y, y + PLANES_AT_ONCE)
+        grid[:, slab] = transformed(flat[:, slab], full, 0)
+    return grid
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True)

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from protomer.rigid_fit import moved_with_slopes, settle
 from protomer.rigid_motion import RigidMotion
 from protomer.self_correlation import (
     LOWEST_SHELL,
@@ -33,10 +33,8 @@ from protomer.volumes import Halves, Volume
 
 POINTS = 8000  # frequencies of the last fit
 FEWEST_POINTS = 1500
-STEPS = 12
 WIDEN = 1.5  # of the band from one fit to the next
 SMALLEST_NOISE = 1e-4  # of the power of a shell: interpolation is not better
-SETTLED_GAIN = 1e-5  # of the mean correlation: what a last step may still bring
 COARSE_WAVES = 3.0  # particle radii per finest wave of the first band: its capture range is some 5 degrees
 DEFAULT_FINEST_A, DEFAULT_VOXELS = 8.0, 3.0  # finest resolution where none is set: whichever is coarser
 
@@ -142,34 +140,14 @@ def _number_of(radius: float, order: int) -> int:
 
 def _settle(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion) -> RigidMotion:
     """Eq. (1) minimised in one band."""
-    free, weight = free_parameters(these.operators), spectrum.whitening(these.shells)
-    damping, best = 1e-3, _score(spectrum, these, motion, weight)
-    for _ in range(STEPS):
-        residual, slope = _linearised(spectrum, these, motion, free)
+    free, whitening = free_parameters(these.operators), spectrum.whitening(these.shells)
+
+    def equations(here: RigidMotion) -> tuple[np.ndarray, np.ndarray]:
+        residual, slope = _linearised(spectrum, these, here, free)
         w = _weights(spectrum, these, residual)[0]
-        hessian = np.einsum("jap,a,jaq->pq", slope.conj(), w, slope).real
-        gradient = np.einsum("jap,a,ja->p", slope.conj(), w, residual).real
-        while damping < 1e4:
-            step = free @ -np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)) + 1e-30 * np.eye(len(hessian)), gradient)
-            tried = stepped(motion, step)
-            score = _score(spectrum, these, tried, weight)
-            if score >= best - 1e-7:
-                break
-            damping = max(damping * 8, 1e-2)
-        else:
-            return motion
-        gain, motion, best, damping = score - best, tried, max(score, best), damping / 4
-        if gain < SETTLED_GAIN:
-            break
-    return motion
+        return np.einsum("jap,a,jaq->pq", slope.conj(), w, slope).real, np.einsum("jap,a,ja->p", slope.conj(), w, residual).real
 
-
-def stepped(motion: RigidMotion, step: np.ndarray) -> RigidMotion:
-    """The motion, then a turn by step[:3] (rad) and a shift by step[3:] (angstrom)."""
-    turn = Rotation.from_rotvec(step[:3]).as_matrix()
-    turned = turn @ motion.rotation
-    u, _, vt = np.linalg.svd(turned)  # so that rounding does not add up
-    return RigidMotion(u @ vt, turn @ motion.shift_A + step[3:])
+    return settle(motion, equations, lambda here: _score(spectrum, these, here, whitening), free)
 
 
 def _score(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion, weight: np.ndarray) -> float:
@@ -178,12 +156,8 @@ def _score(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion, weight: np
 
 def _linearised(spectrum: MapSpectrum, these: Orbits, motion: RigidMotion, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """r (J, A) of eq. (1) and its derivatives (J, A, p) in the free parameters."""
-    q = these.points
-    phase = np.exp(-2j * np.pi / spectrum.extent_A * (q @ motion.shift_A))
-    value, gradient = spectrum.sample_with_gradient(q @ motion.rotation)
-    value, gradient = value * phase, (gradient @ motion.rotation.T) * phase[..., None]
-    gradient -= 2j * np.pi / spectrum.extent_A * motion.shift_A * value[..., None]
-    slope = np.concatenate([-np.cross(q, gradient), -2j * np.pi / spectrum.extent_A * q * value[..., None]], axis=-1) @ free
+    value, slopes = moved_with_slopes(spectrum, these.points, motion)
+    slope = slopes @ free
     return value - value.mean(axis=0), slope - slope.mean(axis=0)
 
 

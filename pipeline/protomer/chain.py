@@ -21,7 +21,7 @@ from protomer.shipped_models import is_shipped, shipped_model
 from protomer.yaml_files import read_yaml_mapping
 
 DATASET = "dataset"
-_TAKEN = (DATASET, "logs", "none")
+_TAKEN = (DATASET, "logs", "none", "all")  # "all" is the rule that asks for everything
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _parse_step(name: str, entry: Mapping[str, Any], entries: Mapping[str, Any],
         if value is None:
             continue
         if declared.file is None:
-            texts[declared.name] = str(value)
+            texts[declared.name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         else:
             parts = value if isinstance(value, list) else [value]
             files[declared.name] = tuple(_parse_file(name, declared, str(part), entries, folder) for part in parts)

@@ -10,7 +10,7 @@ from protomer.errors import InputError
 from protomer.output import writing_atomically
 from protomer.ranks import Team
 
-CHECKPOINT_NAME = "checkpoint.h5"
+CHECKPOINT_NAME, CHECKPOINTS = "checkpoint.h5", "checkpoint*.h5"  # of a run, and with those of its parts
 
 
 class Checkpoint:
@@ -20,7 +20,7 @@ class Checkpoint:
         self.path, self._identity, self._team = path, identity, team
 
     def beside(self, name: str) -> Checkpoint:
-        """A second checkpoint of the same run, in another file of its folder; whoever asks for it removes it."""
+        """A second checkpoint of the same run, in another file of its folder, `checkpoint*.h5`; whoever asks for it removes it."""
         return Checkpoint(self.path.with_name(name), self._identity, self._team)
 
     def save(self, state: Mapping[str, Any]) -> None:

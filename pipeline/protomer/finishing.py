@@ -15,7 +15,7 @@ from protomer.mask_rule import mask_by_rule
 from protomer.non_uniform import NonUniform, find_cut_offs
 from protomer.particles import Particles
 from protomer.resolution import FscSet, measure_fsc, write_fsc_csv
-from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map
+from protomer.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map, soft_end
 from protomer.volumes import Halves, MapRecord, Volume
 
 GUINIER_FROM_A = 10.0
@@ -55,8 +55,9 @@ def measure_maps(
     if job.team.is_first:
         with job.output.writing("cut_off.mrc") as path:
             write_volume(path, Volume(cut_offs.resolution_A(voxel_size_A), voxel_size_A))
-    as_it_is = np.ones(box // 2 + 1)
-    maps = (Volume(cut_offs.apply(sharpened_map(together, as_it_is, undone).data), voxel_size_A) for undone in (0.0, done.b_factor_A2))
+    finest = max(cut_offs.finest_in(chosen[0].data), float(done.record.fsc.shell_at("corrected", 0.143)) if done.record.fsc else 0.0)
+    weight = soft_end(box, finest)  # sharpening raises what a Butterworth filter leaves beyond its cut-off
+    maps = (Volume(cut_offs.apply(sharpened_map(together, weight, undone).data), voxel_size_A) for undone in (0.0, done.b_factor_A2))
     filtered, sharpened = maps
     return replace(done.record, map=filtered, sharpened=sharpened)
 
@@ -142,9 +143,9 @@ def diameter_px(mask: Volume) -> float:
     return float(np.cbrt(max(float(mask.data.sum(dtype=np.float64)), 1.0) * 6.0 / np.pi))
 
 
-def write_maps(record: MapRecord, job: JobRun) -> None:
-    """volume.h5, the .mrc copies and fsc.csv."""
-    with job.output.writing("volume.h5") as path:
+def write_maps(record: MapRecord, job: JobRun, folder: str = "") -> None:
+    """volume.h5, the .mrc copies and fsc.csv; folder: such as "class_1/"."""
+    with job.output.writing(folder + "volume.h5") as path:
         write_map_record(path, record)
     copies = {
         "map.mrc": record.map,
@@ -155,10 +156,10 @@ def write_maps(record: MapRecord, job: JobRun) -> None:
     }
     for name, volume in copies.items():
         if volume is not None:
-            with job.output.writing(name) as path:
+            with job.output.writing(folder + name) as path:
                 write_volume(path, volume)
     if record.fsc is not None:
-        with job.output.writing("fsc.csv") as path:
+        with job.output.writing(folder + "fsc.csv") as path:
             write_fsc_csv(path, record.fsc)
 
 

@@ -65,7 +65,7 @@ def _resolve(job: Job, declared: Input, value: Any) -> Any:
             raise InputError(f"{job.name} was given no {flag.removesuffix(' FILE')}", declared.text, f"add {flag}")
         value = declared.default
     if declared.repeatable:
-        many = [] if value is None else [value] if isinstance(value, (str, os.PathLike)) else list(value)
+        many = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
         return tuple(_resolve_one(declared, each) for each in many)
     return _resolve_one(declared, value)
 

@@ -112,9 +112,19 @@ def back_from(poses: Poses, origin_px: np.ndarray) -> Poses:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     jacobian = np.tile(np.eye(5), (len(first), 1, 1))
     jacobian[:, 3:, :3] = (first.transpose(0, 2, 1) @ cross)[:, :2]
-    covariance = jacobian @ full_covariance(poses.covariance, 1.0) @ jacobian.transpose(0, 2, 1)
+    known = np.isfinite(poses.covariance).all(axis=1)
+    covariance = jacobian @ full_covariance(np.where(known[:, None], poses.covariance, 0.0), 1.0) @ jacobian.transpose(0, 2, 1)
+    covariance[~known] = np.inf
     shift = poses.shift_px + (np.swapaxes(poses.rotation, -1, -2) @ origin_px)[..., :2]
     return replace(poses, shift_px=shift, covariance=covariance[:, _LOWER[0], _LOWER[1]])
+
+
+def nearest_mates(given: np.ndarray, found: np.ndarray, mates: np.ndarray) -> np.ndarray:
+    """Of the mates g R of given rotations (N, 3, 3) those nearest to the found ones."""
+    if len(mates) == 1:
+        return given
+    chosen = np.argmax([np.einsum("nij,nij->n", g @ given, found) for g in mates], axis=0)
+    return np.asarray(mates[chosen] @ given)
 
 
 def align_locally(

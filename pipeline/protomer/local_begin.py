@@ -14,11 +14,14 @@ from protomer.images import contrast_transfer, whiten
 from protomer.refinement import reconstruct_halves
 from protomer.refinement_setup import Setup, State
 from protomer.refinement_start import resampled
+from protomer.resolution import measure_fsc
 from protomer.schedule import Band
+from protomer.subtraction_table import is_subtracted
 from protomer.volumes import Halves, MapRecord, Volume
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 
-LEAST_FIT_SIGMAS = 5.0  # of the first batches' agreement with the map
+SAMPLED_IMAGES = 64  # of each half, at least, where there are so many
+LEAST_FIT_SIGMAS = 5.0  # of their agreement with the map
 
 
 def given_poses(setup: Setup) -> PoseTable:
@@ -31,11 +34,12 @@ def given_poses(setup: Setup) -> PoseTable:
     return replace(table, rotation=rotation, shift_px=shift, weight=weight, log_likelihood=np.zeros(number))
 
 
-def maps_of_halves(setup: Setup, noise: np.ndarray, record: MapRecord) -> MapRecord:
-    """The record with the half maps that the present half-sets give at the given poses."""
+def maps_of_halves(setup: Setup, noise: np.ndarray, record: MapRecord, mask: Volume) -> MapRecord:
+    """The record with the half maps that the present half-sets give at the given poses, and their FSC in a mask."""
     halves, together = reconstruct_halves(setup, noise, given_poses(setup), setup.operators)
-    pixel_A = setup.pixel_size_A
-    return replace(record, half_maps=halves.map(lambda data: Volume(data, pixel_A)), map=Volume(together, pixel_A), fsc=None)
+    half_maps = halves.map(lambda data: Volume(data, setup.pixel_size_A))
+    fsc = measure_fsc(half_maps, mask, "mask", setup.seed)
+    return replace(record, half_maps=half_maps, map=Volume(together, setup.pixel_size_A), fsc=fsc)
 
 
 def begin(setup: Setup, part: Halves[np.ndarray], noise: np.ndarray, settings: LocalRefineSettings) -> State:
@@ -52,21 +56,25 @@ def begin(setup: Setup, part: Halves[np.ndarray], noise: np.ndarray, settings: L
 
 
 def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
-    """By how many standard deviations the first batch of each half agrees better with the whole map of its half at the given poses than at
-    one another's. Raises InputError where it hardly does: the poses are not this map's."""
+    """By how many standard deviations a sample of each half agrees better with the map of its half at the given poses than at those of
+    other images. Raises InputError where it hardly does: the poses are not this map's."""
     plane = setup.store.plane
-    whole = record.half_maps.map(lambda half: resampled(half, plane.box, setup.pixel_size_A))
-    model = replace(state.model, maps={key: whole[key[0]] for key in setup.keys}, origin_px=np.zeros(3))
+    maps = state.model.maps  # subtracted images show the part alone
+    if not is_subtracted(setup.particles):
+        whole = record.half_maps.map(lambda half: resampled(half, plane.box, setup.pixel_size_A))
+        maps = {key: whole[key[0]] for key in setup.keys}
+    model = replace(state.model, maps=maps, origin_px=np.zeros(3))
     search, length = state.band.search(setup.shift_extent_px), plane.prefix(model.insertion_radius)
-    firsts = [next(n for n, batch in enumerate(setup.batches) if batch.key[0] == half) for half in (0, 1)]
     own = []
-    for number in (n for n in firsts if n in setup.numbers):
-        rows = setup.batches[number].rows
+    for number, at, other_rows in _sample(setup):
+        if number not in setup.numbers:
+            continue
+        batch_rows = setup.batches[number].rows
+        rows = batch_rows[at]
         transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-        batch = whiten(setup.store.load(number), transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
+        batch = whiten(setup.store.load(number)[at], transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
         reference = model.reference(setup.batches[number].key, plane, search, setup.threads)
-        sums = [residual_sums(batch, state.poses.take(poses), reference, model.noise.shape[1])
-                for poses in (rows, np.roll(rows, len(rows) // 2))]
+        sums = [residual_sums(batch, state.poses.take(poses), reference, model.noise.shape[1]) for poses in (rows, other_rows)]
         given, others = (s[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)) for s in sums)
         own.append([given[0] - others[0], given[1] + others[1]])
     better, variance = setup.team.gather_rows(np.array(own).reshape(-1, 2)).sum(axis=0)
@@ -76,3 +84,18 @@ def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
                          "deviations)", "the map that these poses made, in the same frame",
                          "give the volume.h5 of the job that the particles come from")
     return sigmas
+
+
+def _sample(setup: Setup) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Of the first batches of each half, one row of each image: number of the batch, which of its rows, and for each of these a row of
+    another image of that half."""
+    sample: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for half in (0, 1):
+        chosen: list[tuple[int, np.ndarray]] = []
+        for number, batch in enumerate(setup.batches):
+            if batch.key[0] == half and sum(len(at) for _, at in chosen) < SAMPLED_IMAGES:
+                chosen.append((number, np.sort(np.unique(setup.particles.image_uid[batch.rows], return_index=True)[1])))
+        rows = np.concatenate([setup.batches[number].rows[at] for number, at in chosen])
+        others = np.split(np.roll(rows, len(rows) // 2), np.cumsum([len(at) for _, at in chosen])[:-1])
+        sample += [(number, at, other) for (number, at), other in zip(chosen, others, strict=True)]
+    return sample

@@ -9,11 +9,12 @@ import numpy as np
 
 from protomer.iteration_record import rotation_widths_deg
 from protomer.job_run import JobRun
+from protomer.map_agreement import mean_of
 from protomer.particles import Particles
 from protomer.refinement_start import resampled
 from protomer.report.build import Report
 from protomer.report.figures import Expected, fsc_caption, fsc_figure, histogram_figure, resolution_figure
-from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, motion_figure
+from protomer.report.local_pictures import before_after_figure, beside_figure, control_figure, iterations_figure, motion_figure
 from protomer.report.pictures import add_cut_offs, orientation_figure, slices_figure
 from protomer.resolution import FscSet
 from protomer.sharpening import fsc_weight, sharpened_map
@@ -38,25 +39,30 @@ def write_report(
     report.headline("rotations changed by", f"{np.median(changes.angle_deg):.2f}°", "median")
     if changes.confidence is not None:
         report.headline("error, at least", f"{changes.confidence.median_error_deg:.2f}°", "median, of images made from this map")
+        report.headline("particles that count", f"{trust.effective:.0f}", f"of {len(particles)}: right poses to expect, no copy twice")
         report.headline("the part moves by", f"{changes.motion_deg:.2f}°", "about each axis, as changes and that error suggest")
     _poses(report, particles, trust)
     report.section("Resolution")
-    report.figure(fsc_figure(fsc), fsc_caption(fsc))
+    doubted = " Not to be believed: see the warnings." if trust.withheld else ""
+    report.figure(fsc_figure(fsc), fsc_caption(fsc) + doubted)
     if trust.control is not None:
         report.figure(control_figure(trust.control), "The same refinement with noise in place of the images' detail: where the grey curve "
                       "stays near what the mask makes, poses are not fitted to noise.")
     width_A = fsc.box * fsc.voxel_size_A
+    report.figure(iterations_figure([h["fsc"] for h in history], width_A), "FSC of the half maps in each iteration.")
     report.figure(resolution_figure({"half maps, FSC 0.5": [width_A / max(h["resolved_shell"], 1) for h in history]}),
-                  "Resolution to which poses were aligned after each iteration: FSC 0.5 in the mask.")
-    report.figure(beside_figure({"given": trust.given_fsc, "this refinement": fsc, **beside}), "Half maps before and after"
+                  "Where the FSC in the mask fell to 0.5 after each iteration: poses were aligned to two shells beyond.")
+    this = "this refinement" + (" (withheld)" if trust.withheld else "")
+    report.figure(beside_figure({"given half maps": trust.given_fsc, this: fsc, **beside}), "Half maps before and after"
                   + (", and those of other refinements" if beside else "") + ", all in this mask.")
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the map, which is not masked, with contours of the mask.")
     assert record.fsc_mask is not None
     add_cut_offs(report, job.output.folder / "cut_off.mrc", record.fsc_mask)
-    before = sharpened_map(Volume(resampled(maps[0].map, fsc.box, fsc.voxel_size_A), fsc.voxel_size_A), fsc_weight(fsc), 0.0)
-    report.figure(before_after_figure(before, record.map, record.fsc_mask), "Slices through the mask's centre of mass, before and after, "
-                  "both filtered by the FSC of the map after.")
+    pair = (Volume(resampled(mean_of(r.half_maps), fsc.box, fsc.voxel_size_A), fsc.voxel_size_A) for r in maps)
+    before, after = (sharpened_map(mean, fsc_weight(fsc), 0.0) for mean in pair)
+    report.figure(before_after_figure(before, after, record.fsc_mask), "Slices through the mask's centre of mass, before and after: means "
+                  "of the half maps, both filtered by the FSC of those after.")
     with job.output.writing("report.html") as path:
         path.write_text(report.html(), encoding="utf-8")
 
@@ -68,9 +74,10 @@ def _poses(report: Report, particles: Particles, trust: Trust) -> None:
     drawn = ((changes.angle_deg, "change of rotation (degrees)", changes.extent[0], maxwell(changes.prior[0])),
              (changes.shift_A, "change of shift at the fulcrum (Å)", changes.extent[1], rayleigh(changes.prior[1])))
     for values, label, extent, prior in drawn:
-        about_prior = " The curve is the prior; poses that follow it no narrower are told by it alone." if prior else " No prior."
+        about_prior = (" Changes as wide as the curve: the part moves as the prior says. Much narrower: it moves less, or the images do "
+                       "not tell its pose (see the posterior widths)." if prior else " No prior.")
         report.figure(histogram_figure(values, label, extent, f"extent {extent:.3g}", prior),
-                      "Healthy changes peak near 0 and fall off before the extent." + about_prior)
+                      "Healthy changes fall off well before the extent." + about_prior)
     axes, turns = changes.principal_turns
     report.figure(motion_figure(changes.turn_deg, changes.extent[0], changes.prior[0]), "Turns about the fulcrum, a point per particle; "
                   "dashed: extent; circle: standard deviation of the prior.")

@@ -25,7 +25,7 @@ def rest_of(record: MapRecord, mask: Volume, settings: LocalRefineSettings, thre
     a, b = outside.map(lambda data: transform_volume(data.astype(np.float32), largest_radius(mask.box), workers=threads))
     # signal alone is common to both halves; noise would make the rest, the larger, heavier than it is
     mass, part = np.maximum(outside.a * outside.b, 0.0), float(np.sum(kept.a * kept.b, dtype=np.float64))
-    mobility = min(1.0, float(np.sqrt(max(part, 0.0) / max(mass.sum(dtype=np.float64), 1e-30))))
+    mobility = min(1.0, max(part, 0.0) / max(float(mass.sum(dtype=np.float64)), 1e-30))  # the whole's pose is between theirs, by power
     return Rest((a, b), centre_of_mass_px(mass), mobility)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.events import Events
 from protomer.finishing import require_mask_values
+from protomer.formats.hdf5 import read_map_record
 from protomer.half_sets import draw_halves
 from protomer.local_alignment import Local
 from protomer.particles import Particles
@@ -33,7 +37,7 @@ def mask_in_box(mask: Volume, name: str, box: int, pixel_A: float, events: Event
     soft = float(np.mean((mask.data > 0.01) & (mask.data < 0.99))) / max(float(np.mean(mask.data >= 0.99)), 1e-9)
     if soft < 0.02:
         events.warn("hard_mask", "the mask has no soft edge: it correlates the half maps by itself; make one with protomer mask, soft_edge")
-    return mask
+    return Volume(mask.data, pixel_A)  # headers round the voxel size
 
 
 def fulcrum_of(settings: LocalRefineSettings, mask: Volume) -> np.ndarray:
@@ -94,6 +98,13 @@ def _extent(given: float | None, prior: float | None, without: float) -> float:
 def halves_in_frame(record: MapRecord, mask: Volume) -> Halves[Volume]:
     """The given half maps in the mask's box and voxel size."""
     return record.half_maps.map(lambda half: Volume(resampled(half, mask.box, mask.voxel_size_A), mask.voxel_size_A))
+
+
+def others(paths: Sequence[Path | None]) -> dict[str, MapRecord]:
+    """Volumes of other jobs by the names of their folders, or by their whole paths where these are the same."""
+    given = [path for path in paths if path is not None]
+    names = [path.parent.name for path in given]
+    return {name if names.count(name) == 1 else str(path): read_map_record(path) for name, path in zip(names, given, strict=True)}
 
 
 def in_mask(record: MapRecord, mask: Volume, name: str, seed: int) -> FscSet:

@@ -95,9 +95,15 @@ def control_shell(fsc: FscSet) -> int:
     return shell if shell >= 3 and shell + LEAK_SHELLS + 1 < fsc.box // 2 else 0
 
 
-def run_control(setup: Setup, start: State, fsc: FscSet, mask: Volume, extra_passes: int, job: JobRun) -> NoiseControl:
-    """Refine from `start` with noise in place of detail, and compare with the FSC that the real images gave in the mask."""
-    given, from_shell = setup.store, control_shell(fsc)
+def run_control(
+    setup: Setup, start: State, measured: tuple[FscSet, Volume], extra_passes: int, at_best: bool, job: JobRun
+) -> NoiseControl:
+    """Refine from `start` with noise in place of detail, and compare with the FSC that the real images gave in a mask (`measured`).
+
+    at_best: whether images count at their best mode alone in the final maps.
+    """
+    (fsc, mask), given = measured, setup.store
+    from_shell = control_shell(fsc)
     store = NoiseSubstituted(
         given.particles, given.plane, given.batches, given.folder, given.workers, given.half_precision, given.blocks, given._held,
         from_shell=from_shell, seed=setup.seed,
@@ -105,7 +111,7 @@ def run_control(setup: Setup, start: State, fsc: FscSet, mask: Volume, extra_pas
     setup = replace(setup, store=store)
     job = replace(job, checkpoint=job.checkpoint.beside(CHECKPOINT_NAME))
     state = until_settled(setup, resume(setup, job) or start, extra_passes, job, "control iteration")
-    counted = at_heaviest_mode(state.poses) if not setup.marginalise else state.poses
+    counted = at_heaviest_mode(state.poses) if at_best else state.poses
     half_maps, _ = reconstruct_halves(at_scales(setup, state), state.model.noise, counted, setup.operators)
     job.checkpoint.remove()
     noise = measure_fsc(half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), mask, fsc.mask_name, setup.seed)

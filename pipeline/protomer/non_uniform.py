@@ -6,13 +6,15 @@ With f_r the Butterworth filter of order n whose amplitude falls to 0.71 at shel
 (1) f_r(k) = (1 + (k / r)^(2 n))^(-1/2)
 (2) E_r = |f_r A - B|^2 + |f_r B - A|^2
 
-is, but for what does not depend on r, the error of filtered half maps against what they would be without noise. That part, |A|^2 + |B|^2,
-is mostly noise, and windows of different widths see different samples of it; and <f_r A, B> is the same, with less noise, for two maps
-filtered halfway. So the cut-off at x is the r of the least
+is, but for |A|^2 + |B|^2, which does not depend on r, the error of filtered half maps against what they would be without noise. That part
+is mostly noise, of which windows of different widths see different samples, so it is left out; and <f_r A, B> is the same, with less noise,
+for two maps filtered halfway. The cut-off at x is the r of the least
 
 (3) E'_r(x) = mean over a window about x of (f_r A)^2 + (f_r B)^2 - 4 (f_r^(1/2) A) (f_r^(1/2) B)
 
-The window is `window_factor` wavelengths of r wide. Halves share nothing but this cut-off.
+The window is `window_factor` wavelengths of r wide. Where signal is strong beside weak, windows of different widths see different amounts
+of it too, and (3) then errs to the fine side; references are therefore what the FSC leaves of them, filtered further by (3), never more
+than that. Halves share nothing but this cut-off.
 """
 
 from __future__ import annotations
@@ -56,6 +58,10 @@ class CutOffs:
     def resolution_A(self, voxel_size_A: float) -> np.ndarray:
         """(D, D, D) float32: the resolution that the cut-off stands for."""
         return (len(self.level) * voxel_size_A / np.array(self.shells, np.float32))[self.level]
+
+    def finest_in(self, mask: np.ndarray) -> float:
+        """The finest cut-off, cycles per box, in a mask (D, D, D); the coarsest candidate where the mask is empty."""
+        return self.shells[int(self.level[mask > 0.5].max(initial=0))]
 
     def apply(self, volume: np.ndarray) -> np.ndarray:
         """A map (D, D, D) filtered at each place as far as its cut-off there."""

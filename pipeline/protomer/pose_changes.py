@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from protomer.confidence import Confidence
-from protomer.local_alignment import seen_from
+from protomer.local_alignment import nearest_mates, seen_from
 from protomer.particles import Particles
 from protomer.refinement_setup import Setup
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
@@ -52,7 +52,7 @@ class PoseChanges:
         moved = seen_from(after, found.shift_A, fulcrum_A) - seen_from(before, given.shift_A, fulcrum_A)
         extent = float(np.rad2deg(local.extent[0])), float(local.extent[1] * pixel_A)
         prior = float(np.rad2deg(local.rotation_prior_rad)), local.shift_prior_px * pixel_A
-        fallen = fallen_together(found.image_uid, after) if found.is_expanded else 0.0
+        fallen = fallen_together(found.image_uid, before, after) if found.is_expanded else 0.0
         return cls(turn_deg, np.linalg.norm(moved, axis=1), extent, prior, fallen, confidence)
 
     @property
@@ -112,23 +112,15 @@ class PoseChanges:
         }
 
 
-def nearest_mates(given: np.ndarray, found: np.ndarray, mates: np.ndarray) -> np.ndarray:
-    """Of the mates g R of given rotations (N, 3, 3) those nearest to the found ones."""
-    if len(mates) == 1:
-        return given
-    chosen = np.argmax([np.einsum("nij,nij->n", g @ given, found) for g in mates], axis=0)
-    return np.asarray(mates[chosen] @ given)
-
-
-def fallen_together(image_uid: np.ndarray, rotation: np.ndarray) -> float:
-    """Share of rows whose rotation (N, 3, 3) lies within FALLEN_TOGETHER_DEG of another row of the same image."""
+def fallen_together(image_uid: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
+    """Share of rows whose rotation (N, 3, 3) came to lie within FALLEN_TOGETHER_DEG of another row of the same image, and had not before,
+    as neighbours along a helix have."""
     order = np.argsort(image_uid, kind="stable")
     uid, fallen = image_uid[order], np.zeros(len(order), bool)
     limit = 1.0 + 2.0 * np.cos(np.deg2rad(FALLEN_TOGETHER_DEG))
     for step in range(1, int(np.bincount(np.unique(uid, return_inverse=True)[1]).max())):
-        same = uid[step:] == uid[:-step]
-        trace = np.einsum("nij,nij->n", rotation[order][step:], rotation[order][:-step])
-        near = same & (trace > limit)
-        fallen[step:] |= near
-        fallen[:-step] |= near
+        were, are = (np.einsum("nij,nij->n", r[order][step:], r[order][:-step]) > limit for r in (before, after))
+        together = (uid[step:] == uid[:-step]) & are & ~were
+        fallen[step:] |= together
+        fallen[:-step] |= together
     return float(fallen.mean())

@@ -210,10 +210,8 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
     for half, fold in own:
         sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
         join_below(sums, halves[1 - half], scale, join_shell)
-        if cut_offs is None:
-            maps.append(regularised(sums, ssnr, box, setup.threads) * mask)
-        else:
-            maps.append(cut_offs.apply(unregularised(sums, box, shells, setup.threads)) * mask)
+        volume = regularised(sums, ssnr, box, setup.threads)
+        maps.append((volume if cut_offs is None else cut_offs.apply(volume)) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve

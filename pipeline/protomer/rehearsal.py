@@ -19,12 +19,13 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.fft
+from scipy.spatial.transform import Rotation
 
 from protomer.aberrations import usable_radius
 from protomer.alignment import IDENTITY, Poses, Reference, Search, search_globally
 from protomer.confidence import Confidence, TriedPoses, full_covariance
 from protomer.images import Whitened, contrast_transfer, whiten
-from protomer.local_alignment import Local, Rest, align_locally, seen_from
+from protomer.local_alignment import Local, align_locally, nearest_mates, seen_from
 from protomer.randomness import generator
 from protomer.refinement_setup import Setup, State
 from protomer_kernels.fourier import apply_shell_filter
@@ -61,7 +62,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
                 reference = model.reference((half, fold), plane, search, setup.threads)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
-            true = seen_in_reference(setup, state.poses.take(rows))
+            true = seen_in_reference(setup, possible_poses(setup, state.poses.take(rows), rows, number))
             batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"))
             found = search_anew(setup, batch, reference, search, true, rows, half)
             tried.append(compared(true, found, model.operators, setup.pixel_size_A))
@@ -108,6 +109,26 @@ def imagined(nothing: Whitened, truth_ft: np.ndarray, poses: Poses, plane: HalfP
     return replace(nothing, data=image + noise)
 
 
+def possible_poses(setup: Setup, found: Poses, rows: np.ndarray, number: int) -> Poses:
+    """Poses that could be true of a batch: in a local refinement, whose found poses a prior has drawn towards the given ones, draws from
+    their posteriors, where these lie within the extents; else the found ones."""
+    local = setup.local
+    if local is None:
+        return found
+    covariance = full_covariance(np.where(np.isfinite(found.covariance), found.covariance, 0.0), 1.0)
+    root = np.linalg.cholesky(covariance + 1e-14 * np.eye(5))
+    drawn = (root @ generator(setup.seed, number, "rehearsed pose").standard_normal((len(rows), 5, 1)))[:, :, 0]
+    rotation = Rotation.from_rotvec(drawn[:, :3]).as_matrix() @ found.rotation[:, 0]
+    shift_px = found.shift_px[:, 0] + drawn[:, 3:]
+    given = nearest_mates(matrices_from_quaternions(local.rotation[rows]), rotation, setup.mates)
+    turn = np.linalg.norm(rotation_errors(given, rotation, IDENTITY), axis=1)
+    moved = seen_from(rotation, shift_px, local.fulcrum_px) - seen_from(given, local.shift_px[rows], local.fulcrum_px)
+    inside = (turn < local.extent[0]) & (np.linalg.norm(moved, axis=1) < local.extent[1])
+    possible = replace(found, rotation=found.rotation.copy(), shift_px=found.shift_px.copy())
+    possible.rotation[inside, 0], possible.shift_px[inside, 0] = rotation[inside], shift_px[inside]
+    return possible
+
+
 def seen_in_reference(setup: Setup, poses: Poses) -> Poses:
     """Poses in the frame of the references."""
     if setup.local is None:
@@ -123,16 +144,19 @@ def search_anew(
     if local is None:
         return search_globally(batch, reference, search, setup.threads)
     if local.rest is not None:
-        batch = replace(batch, data=batch.data + moving_rest(batch, local, local.rest, true, rows, half, reference.plane))
+        batch = replace(batch, data=batch.data + moving_rest(batch, local, true, rows, half, reference.plane, setup.mates))
     return align_locally(batch, reference, search, true, rows, replace(local, recentre=(False, False)), True)
 
 
-def moving_rest(batch: Whitened, local: Local, rest: Rest, true: Poses, rows: np.ndarray, half: int, plane: HalfPlane) -> np.ndarray:
+def moving_rest(
+    batch: Whitened, local: Local, true: Poses, rows: np.ndarray, half: int, plane: HalfPlane, mates: np.ndarray
+) -> np.ndarray:
     """What the rest of the particle adds to imagined images (n, 2, K): it moves as the part does of other images of the batch, and what is
     taken from the images does not."""
-    given, shift_px = matrices_from_quaternions(local.rotation[rows]), local.shift_px[rows]
-    found = np.ascontiguousarray(true.rotation[:, 0])
-    turn = rotation_errors(given, found, IDENTITY)
+    shift_px, found = local.shift_px[rows], np.ascontiguousarray(true.rotation[:, 0])
+    given = nearest_mates(matrices_from_quaternions(local.rotation[rows]), found, mates)
+    rest, turn = local.rest, rotation_errors(given, found, IDENTITY)
+    assert rest is not None
     move_px = true.shift_px[:, 0] - seen_from(given, shift_px, local.origin_px)
     turn, move_px = (np.roll(change, len(rows) // 2, axis=0) for change in (turn, move_px))
     image = rest.image(batch, half, *rest.moved(given, shift_px, turn, move_px), plane)

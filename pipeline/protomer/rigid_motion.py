@@ -18,15 +18,15 @@ from scipy import ndimage
 
 from protomer.particles import Particles
 from protomer.volumes import Volume
-from protomer_kernels.fourier import shift_volume
+from protomer_kernels.fourier import resize_field, shift_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
 
+MIRROR = np.diag([1.0, 1.0, -1.0])  # of the other hand, z -> -z about the box centre
 EDGE_PX = 2.0  # over which a map fades into the solvent where its sphere ends
 ROTATION_TOLERANCE = 1e-6
-MIRROR = np.diag([1.0, 1.0, -1.0])
 _LOWER = np.tril_indices(5)
 
 
@@ -84,21 +84,48 @@ class RigidMotion:
         return {"rotation": self.rotation.tolist(), "shift_A": self.shift_A.tolist()}
 
 
-def move_volume(volume: Volume, motion: RigidMotion) -> Volume:
-    """Eq. (2): the map moved. Frequencies beyond Nyquist (the corners of the transform) and what leaves the box are lost."""
-    box, step_A = volume.box, volume.voxel_size_A
-    if _is_nothing(motion, step_A):
+@dataclass(frozen=True)
+class Frame:
+    """Where a map lies: a cube of `box` voxels of `voxel_size_A`, the origin at its index box // 2."""
+
+    box: int
+    voxel_size_A: float
+
+    @classmethod
+    def of(cls, volume: Volume) -> Frame:
+        """That of a map."""
+        return cls(volume.box, volume.voxel_size_A)
+
+    def holds(self, volume: Volume) -> bool:
+        """Whether a map lies in this frame already."""
+        return volume.box == self.box and bool(np.isclose(volume.voxel_size_A, self.voxel_size_A, rtol=1e-6))
+
+    def wide_enough_for(self, volume: Volume) -> Frame:
+        """The same voxels in a box no narrower than a map."""
+        return Frame(max(self.box, int(np.ceil(volume.box * volume.voxel_size_A / self.voxel_size_A - 1e-6))), self.voxel_size_A)
+
+
+def move_volume(volume: Volume, motion: RigidMotion, frame: Frame | None = None) -> Volume:
+    """Eq. (2): the map moved. Frequencies beyond Nyquist (the corners of the transform) and what leaves the box are lost.
+
+    frame: the box and voxels to move it to, centre on centre; unset: its own. Either way it is interpolated once.
+    """
+    frame = Frame.of(volume) if frame is None else frame
+    if frame.holds(volume) and _is_nothing(motion, volume.voxel_size_A):
         return volume
-    if np.array_equal(motion.rotation, np.eye(3)):
+    if frame.holds(volume) and np.array_equal(motion.rotation, np.eye(3)):
         return _shifted(volume, motion.shift_A)
-    sphere = sphere_mask(box, 0.5 * box - 1 - EDGE_PX, EDGE_PX)
-    outside = volume.data[sphere == 0]
-    solvent = np.float32(np.median(outside))
-    moved = moved_transform((volume.data - solvent) * sphere, motion.rotation, motion.shift_A / step_A)
-    data = scipy.fft.fftshift(scipy.fft.irfftn(moved, s=(box,) * 3)).astype(np.float32)
-    z, y, x = (float(box // 2 + s) for s in motion.shift_A[::-1] / step_A)
-    data *= sphere_mask(box, 0.5 * box, 0.0, (z, y, x))  # what the shift brought round from the other side of the box
-    return Volume(data + solvent, step_A)
+    box, step_A = volume.box, volume.voxel_size_A
+    radius_px = 0.5 * box
+    sphere = sphere_mask(box, radius_px - 1 - EDGE_PX, EDGE_PX)
+    solvent = np.float32(np.median(volume.data[sphere == 0]))
+    wide = frame.wide_enough_for(volume)  # of a smaller box, what lies outside would come in from the other side
+    cut = (volume.data - solvent) * sphere
+    moved = moved_transform(cut, motion.rotation, motion.shift_A / step_A, wide.box, wide.voxel_size_A / step_A)
+    data = resize_field(scipy.fft.fftshift(scipy.fft.irfftn(moved, s=(wide.box,) * 3)).astype(np.float32, copy=False), frame.box, 3)
+    z, y, x = (float(frame.box // 2 + s) for s in motion.shift_A[::-1] / frame.voxel_size_A)
+    data *= sphere_mask(frame.box, radius_px * step_A / frame.voxel_size_A, 0.0, (z, y, x))  # what came round from the other side
+    return Volume(data + solvent, frame.voxel_size_A)
 
 
 def _shifted(volume: Volume, shift_A: np.ndarray) -> Volume:
@@ -117,28 +144,42 @@ def mirror_volume(volume: Volume) -> Volume:
     return Volume(np.ascontiguousarray(np.roll(volume.data[::-1], 1 - volume.box % 2, axis=0)), volume.voxel_size_A)
 
 
-def moved_transform(data: np.ndarray, rotation: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
-    """Eq. (2) for a cube (D, D, D): its real FFT about the box centre, (D, D, D // 2 + 1) complex64; any orthogonal matrix will do."""
-    box, limit = len(data), (len(data) - 1) // 2
+def moved_transform(data: np.ndarray, rotation: np.ndarray, shift_px: np.ndarray, box: int | None = None, step: float = 1.0) -> np.ndarray:
+    """Eq. (2) for a cube (D, D, D): its real FFT about the box centre, (box, box, box // 2 + 1) complex64; any orthogonal matrix will do.
+
+    shift_px: in voxels of the cube. box, step: the size of the new box, and of its voxels in old ones.
+    """
+    old, box = len(data), len(data) if box is None else box
+    ratio = old / (box * step)  # of a frequency in cycles per new box to that in cycles per old box
+    limit = min((old - 1) // 2, int(np.ceil(ratio * ((box - 1) // 2))))
     k, kx = half_plane_frequencies(box)
     grid = sampling_grid(data, limit)
+    plane = np.stack(np.broadcast_arrays(kx, k[:, None], 0), axis=-1) * ratio
+    turned, phase = plane @ rotation, np.exp(-2j * np.pi * (plane @ shift_px) / old).astype(np.complex64)
     out = np.empty((box, box, len(kx)), np.complex64)
-    for z, kz in enumerate(k):
-        points = np.stack(np.broadcast_arrays(kx, k[:, None], kz), axis=-1).astype(np.float64)
-        out[z] = sample_volume_ft(grid, limit, points @ rotation) * np.exp(-2j * np.pi * (points @ shift_px) / box)
+    for z, kz in enumerate(k * ratio):
+        of_plane = np.exp(-2j * np.pi * kz * shift_px[2] / old) / step**3
+        out[z] = sample_volume_ft(grid, limit, turned + kz * rotation[2]) * (phase * np.complex64(of_plane))
+    if box % 2 == 0 and ratio * box / 2 <= limit:  # a highest frequency stands for both signs, which a moved map does not share
+        for axis in range(3):
+            out[tuple(box // 2 if i == axis else slice(None) for i in range(3))] = 0.0
     return out
 
 
-def move_mask(mask: Volume, motion: RigidMotion) -> Volume:
-    """A mask moved by linear interpolation, which keeps it between 0 and 1 where a sharper one would ring; 0 comes in from outside."""
-    if _is_nothing(motion, mask.voxel_size_A):
+def move_mask(mask: Volume, motion: RigidMotion, frame: Frame | None = None) -> Volume:
+    """A mask moved by linear interpolation, which keeps it between 0 and 1 where a sharper one would ring; 0 comes in from outside.
+
+    frame: as for `move_volume`.
+    """
+    frame = Frame.of(mask) if frame is None else frame
+    if frame.holds(mask) and _is_nothing(motion, mask.voxel_size_A):
         return mask
     back = motion.inverse
-    matrix = back.rotation[::-1, ::-1]  # of [z, y, x]
-    centre = np.full(3, mask.box // 2, float)
-    offset = centre - matrix @ centre + back.shift_A[::-1] / mask.voxel_size_A
-    data = ndimage.affine_transform(mask.data, matrix, offset, order=1, mode="constant", cval=0.0)
-    return Volume(np.clip(data, 0.0, 1.0).astype(np.float32), mask.voxel_size_A)
+    matrix = back.rotation[::-1, ::-1] * (frame.voxel_size_A / mask.voxel_size_A)  # of [z, y, x]
+    new_centre, centre = np.full(3, frame.box // 2, float), np.full(3, mask.box // 2, float)
+    offset = centre - matrix @ new_centre + back.shift_A[::-1] / mask.voxel_size_A
+    data = ndimage.affine_transform(mask.data, matrix, offset, (frame.box,) * 3, order=1, mode="constant", cval=0.0)
+    return Volume(np.clip(data, 0.0, 1.0).astype(np.float32), frame.voxel_size_A)
 
 
 def move_particles(particles: Particles, motion: RigidMotion) -> Particles:

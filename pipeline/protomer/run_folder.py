@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from protomer.checkpoints import CHECKPOINT_NAME
+from protomer.checkpoints import CHECKPOINTS
 from protomer.errors import InputError
 from protomer.events import LOG_NAME, read_events
 from protomer.output import PARTIAL, remove_partial_files
@@ -115,7 +115,8 @@ def describe_outputs(folder: Path, names: Iterable[str], known: Mapping[str, str
 
 def clear_run(folder: Path) -> None:
     """Remove a run's files, and nothing else, from its folder; the completion mark goes first."""
-    names = [SUMMARY_NAME, *written_names(folder), CHECKPOINT_NAME, SETTINGS_NAME, LOG_NAME]
+    checkpoints = [path.name for path in folder.glob(CHECKPOINTS)]
+    names = [SUMMARY_NAME, *written_names(folder), *checkpoints, SETTINGS_NAME, LOG_NAME]
     remove_partial_files(folder)
     for name in names:
         (folder / name).unlink(missing_ok=True)

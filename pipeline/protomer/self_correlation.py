@@ -16,7 +16,7 @@ and the residual r = G - (mean of G over the orbit), whose power is P (J - 1) / 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,6 +63,13 @@ class MapSpectrum:
         """F (...) and eq. (3) (..., 3) at points (..., 3): complex64."""
         fields = sample_fields(self.all_rows, 4, self.limit, points)
         return fields[..., 0], -1j * fields[..., 1:]
+
+    def mirrored(self) -> MapSpectrum:
+        """That of the map mirrored, z -> -z about its centre: F(M q)."""
+        all_rows = self.all_rows[::-1].copy()
+        shape = all_rows.shape
+        all_rows.reshape(*shape[:2], -1, 4, 2)[..., 3, :] *= -1.0  # the derivative along z
+        return replace(self, rows=self.rows[::-1].copy(), all_rows=all_rows, centre_A=self.centre_A * np.array([1.0, 1.0, -1.0]))
 
     def whitening(self, radius: np.ndarray) -> np.ndarray:
         """The weight of eq. (4) at radii |q|."""

@@ -67,10 +67,14 @@ class Settings:
     @classmethod
     @functools.cache
     def fields(cls) -> Mapping[str, SettingField]:
-        """Every setting of this class by name; the seed, which all jobs have, comes last."""
-        hints = typing.get_type_hints(cls)
+        """Every setting of this class by name: its own, then those that it shares with other jobs, the seed last."""
+        hints, line = typing.get_type_hints(cls), cls.mro()
         known = {f.name: SettingField(f.name, hints[f.name], f.default, **f.metadata) for f in dataclasses.fields(cls)}
-        return {name: known[name] for name in sorted(known, key=lambda name: name == "seed")}
+
+        def shared(name: str) -> int:
+            return min(at for at, base in enumerate(line) if name in vars(base).get("__annotations__", {}))
+
+        return {name: known[name] for name in sorted(known, key=shared)}
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:

@@ -81,10 +81,13 @@ def fsc_weight(fsc: FscSet, curve_name: str = "corrected", threshold: float = 0.
     limit = fsc.shell_at(curve_name, threshold)
     weight = combined_map_correlation(fsc.curve(curve_name))
     weight[0] = 1.0
-    if limit < fsc.box // 2:
-        phase = np.clip((fsc.shell - limit) / EDGE_SHELLS, 0, 1)
-        weight = weight * (0.5 + 0.5 * np.cos(np.pi * phase))
-    return weight
+    return weight * soft_end(fsc.box, limit) if limit < fsc.box // 2 else weight
+
+
+def soft_end(box: int, limit: float) -> np.ndarray:
+    """1 up to a shell and 0 from EDGE_SHELLS beyond it on: (box // 2 + 1,)."""
+    phase = np.clip((np.arange(box // 2 + 1) - limit) / EDGE_SHELLS, 0, 1)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * phase))
 
 
 def sharpened_map(volume: Volume, weight: np.ndarray, b_factor_A2: float) -> Volume:

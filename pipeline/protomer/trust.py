@@ -26,13 +26,14 @@ PRIOR_OFF = 1.5  # times as wide, or as narrow, as the poses suggest
 @dataclass(frozen=True)
 class Trust:
     """Changes of poses, FSC in the mask of the half maps found and of those given, the noise control, if any, and the codes of those
-    warnings for which no resolution is given."""
+    warnings for which no resolution is given; effective: how many particles count, as far as posteriors and fallen copies tell."""
 
     changes: PoseChanges
     fsc: FscSet
     given_fsc: FscSet
     control: NoiseControl | None
     withheld: tuple[str, ...]
+    effective: float
 
     @classmethod
     def judge(
@@ -62,7 +63,8 @@ class Trust:
                 "what the mask makes: poses are fitted to noise; give a prior or a larger part, or limit max_alignment_resolution",
             )
         _hints(changes, events)
-        return cls(changes, *fscs, outcome, tuple(doubts))
+        effective = float(particles.pose_posterior.sum()) * (1.0 - 0.5 * changes.fallen)
+        return cls(changes, *fscs, outcome, tuple(doubts), effective)
 
     @property
     def resolution_A(self) -> float | None:
@@ -88,6 +90,7 @@ class Trust:
             "believed_resolution_A": rounded(self.resolution_A),
             "resolution_withheld_for": list(self.withheld),
             "noise_control": control,
+            "effective_particles": round(self.effective, 1),
         }
 
 

@@ -13,9 +13,11 @@ class LocalRefineSettings(EngineSettings):
     """Settings of `local-refine`."""
 
     rotation_prior: float | None = setting(
-        None, "standard deviation about each axis of a Gaussian prior on the turn from the given pose; unset: no prior", unit="deg"
+        None, "standard deviation about each axis of a Gaussian prior on the turn from the given pose, such as 15 for a part that moves "
+        "much and 3 for a small one that is well aligned; unset: no prior", unit="deg"
     )
-    shift_prior: float | None = setting(None, "standard deviation along x and y of a prior on the shift at the fulcrum", unit="A")
+    shift_prior: float | None = setting(None, "standard deviation along x and y of a prior on the shift at the fulcrum, such as 7 or 2",
+                                        unit="A")
     rotation_extent: float | None = setting(
         None, "no turn larger than this is taken; unset: 3 standard deviations of the prior, 20 degrees without one", unit="deg"
     )
@@ -25,14 +27,15 @@ class LocalRefineSettings(EngineSettings):
     recentre_rotations: bool = setting(False, "prior and extent of rotations follow the poses, iteration by iteration (use a prior)")
     recentre_shifts: bool = setting(False, "prior and extent of shifts follow the poses (use a prior)")
     fulcrum: str = setting(
-        "mask", "where the part turns about: the mask's centre of mass (mask), the box centre (box), or 'x,y,z' in pixels from its corner"
+        "mask", "where the part turns about: the mask's centre of mass (mask), the box centre (box), or 'x,y,z' in pixels of the images "
+        "from the corner of their box"
     )
     subtract_on_the_fly: bool = setting(
         False, "take the rest of the particle, each half's own map outside the mask at the given poses, from the images before comparing"
     )
     initial_low_pass: float = setting(12.0, "resolution of the first references", unit="A", minimum=1.0)
     max_alignment_resolution: float | None = setting(
-        None, "never align to finer detail than this; unset: as far as the masked FSC is above 0.5", unit="A", minimum=0.1
+        None, "never align to finer detail than this; unset: two shells beyond where the masked FSC falls to 0.5", unit="A", minimum=0.1
     )
     mask_mode: str = setting("static", "references are held in the given mask (static), or in the density they show in it (dynamic)",
                              choices=("static", "dynamic"))

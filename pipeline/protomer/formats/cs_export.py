@@ -25,6 +25,11 @@ def write_cs_particles(path: str | os.PathLike[str], particles: Particles, proje
 
     Raises StorageError where the disk refuses.
     """
+    write_fields(path, cs_fields(path, particles, project_folder))
+
+
+def cs_fields(path: str | os.PathLike[str], particles: Particles, project_folder: Path | None = None) -> Fields:
+    """What `write_cs_particles` writes to `path`: a field of n values for each row's identity, image, CTF and pose."""
     fields: Fields = {name: column for name, column in particles.extra.items() if name == "uid" or "/" in name}
     fields["uid"] = _uids(particles, fields)
     is_new = "blob/path" not in fields and len(particles) > 0
@@ -43,7 +48,7 @@ def write_cs_particles(path: str | os.PathLike[str], particles: Particles, proje
         fields["sym_expand/src_uid"] = particles.extra.get("uid", particles.image_uid)
     if particles.has_poses:
         _put_poses(fields, particles)
-    write_fields(path, fields)
+    return fields
 
 
 def _uids(particles: Particles, fields: Fields) -> np.ndarray:

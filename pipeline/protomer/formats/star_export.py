@@ -155,7 +155,14 @@ def _optics_table(particles: Particles, ids: list[int], pixel_sizes: np.ndarray)
     """The optics block, its columns in the order of the imported one, new ones at the end."""
     rows = [_optics_row(particles, i, ids[i], float(pixel_sizes[i])) for i in range(len(ids))]
     order = list(dict.fromkeys(tag for row in rows for tag in row))
-    return {tag: as_column([row.get(tag, "0") for row in rows]) for tag in order}
+    groups = particles.optics_groups
+    return {tag: as_column([row.get(tag) or _unsaid(tag, group) for row, group in zip(rows, groups, strict=True)]) for tag in order}
+
+
+def _unsaid(tag: str, group: OpticsGroup) -> str:
+    """What a group says in a column that another group of its table has, and it has not."""
+    number = next((entry for entry in tags.OPTICS_NUMBERS if entry.tag == tag), None)
+    return f"{number.of(group):.6f}" if number is not None else "[]" if tag in tags.ZERNIKES else "0"
 
 
 def _optics_row(particles: Particles, index: int, number: int, pixel_size_A: float) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from protomer.batches import fold_count, make_batches, share_of_batches
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.expectation import at_heaviest_mode
-from protomer.finishing import map_summary, measure_maps, write_maps
+from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume
 from protomer.half_sets import require_two_halves, warn_of_small_halves
@@ -23,7 +24,7 @@ from protomer.local_alignment import Local
 from protomer.local_begin import begin, maps_of_halves, start_fits
 from protomer.local_report import write_report
 from protomer.local_rest import rest_of
-from protomer.local_start import in_mask, local_of, mask_in_box, part_of, split_anew
+from protomer.local_start import in_mask, local_of, mask_in_box, others, part_of, split_anew
 from protomer.noise_control import control_shell, run_control
 from protomer.non_uniform import NonUniform
 from protomer.particles import Particles
@@ -34,6 +35,7 @@ from protomer.refinement_outcome import posed
 from protomer.refinement_plan import work_of
 from protomer.refinement_setup import Masking, Setup, State, at_scales
 from protomer.rehearsal import rehearse
+from protomer.resolution import FscSet
 from protomer.subtraction_table import is_subtracted
 from protomer.symmetry import operators
 from protomer.trust import Trust, rounded
@@ -49,19 +51,20 @@ def run(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> dict[str,
     particles = load_particles(inputs, settings, job)
     record, (box, pixel_A) = read_map_record(inputs.volume), common_frame(particles)
     mask = mask_in_box(read_volume(inputs.mask), inputs.mask.name, box, pixel_A, job.events)
+    beside = {name: in_mask(record, mask, inputs.mask.name, job.seed) for name, record in others(inputs.beside or ()).items()}
     setup = prepare(particles, local_of(particles, settings, mask), mask, inputs, settings, job)
     noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     if settings.resplit:
-        record = maps_of_halves(setup, noise, record)
-    if setup.local is not None and not is_subtracted(particles):
+        record = maps_of_halves(setup, noise, record, mask)
+    if (settings.rehearse or settings.subtract_on_the_fly) and setup.local is not None and not is_subtracted(particles):
         setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, job.threads, job.events)))
     start = begin(setup, part_of(record, mask, settings.initial_low_pass), noise, settings)
     state = resume(setup, job)
     if state is None:
         start_fits(setup, start, record)
     state = until_settled(setup, state or start, settings.extra_passes, job)
-    return finish(setup, (start, state), (record, mask), inputs, settings, job)
+    return finish(setup, (start, state), (record, mask), beside, inputs, settings, job)
 
 
 def load_particles(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> Particles:
@@ -80,8 +83,14 @@ def load_particles(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -
     if settings.relaxation != "none" and settings.subtract_on_the_fly:
         raise SettingsError("relaxation and subtract_on_the_fly are both set", "one of them: what is the rest differs from mate to mate",
                             "expand the particles (symmetry-expand): each copy has its own rest")
+    if settings.dynamic_mask_near >= settings.dynamic_mask_far:
+        raise SettingsError(f"dynamic_mask_near {settings.dynamic_mask_near:g} and dynamic_mask_far {settings.dynamic_mask_far:g}",
+                            "near below far", "leave them at their defaults, or give both")
     if settings.subtract_on_the_fly and is_subtracted(particles):
         raise SettingsError("subtract_on_the_fly is on and the images are subtracted", "one subtraction", "leave subtract_on_the_fly off")
+    if settings.particle_scale and not (settings.subtract_on_the_fly or is_subtracted(particles)):
+        job.events.warn("scale_with_rest", "particle_scale compares images with the part alone: where the rest lies over it, scales rise "
+                        "with the view; subtract the rest (subtract_on_the_fly), or leave particle_scale off")
     warn_of_small_halves(particles.half, job.events)
     return split_anew(particles, job.seed, job.events) if settings.resplit else particles
 
@@ -128,10 +137,18 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
 
 
 def finish(
-    setup: Setup, states: tuple[State, State], given: tuple[MapRecord, Volume], inputs: Inputs, settings: LocalRefineSettings, job: JobRun
+    setup: Setup,
+    states: tuple[State, State],
+    given: tuple[MapRecord, Volume],
+    beside: Mapping[str, FscSet],
+    inputs: Inputs,
+    settings: LocalRefineSettings,
+    job: JobRun,
 ) -> dict[str, Any]:
-    """Reconstruct, measure the maps in the mask, ask whether they are to be believed, write everything (rank 0). states: first and last;
-    given: the map and the mask."""
+    """Reconstruct, measure the maps in the mask, ask whether they are to be believed, write everything (rank 0).
+
+    states: first and last; given: the map and the mask; beside: FSC in the mask of other refinements.
+    """
     (start, state), (before, mask), start_setup, setup = states, given, setup, at_scales(setup, states[1])
     confidence = rehearse(setup, state) if settings.rehearse else None
     counted = at_heaviest_mode(state.poses) if settings.relaxation == "maximise" else state.poses
@@ -142,19 +159,23 @@ def finish(
     assert record.fsc is not None and setup.local is not None
     control = None
     if settings.noise_control and control_shell(record.fsc):
-        control = run_control(start_setup, start, record.fsc, mask, settings.extra_passes, job)
+        control = run_control(start_setup, start, (record.fsc, mask), settings.extra_passes, settings.relaxation == "maximise", job)
     particles = replace(posed(setup, state, confidence, job), operators=setup.particles.operators)
+    particles = particles.with_columns(class_posterior=setup.particles.class_posterior)  # near given poses nothing is told from noise
     changes = PoseChanges.between(setup.particles, particles, setup, confidence)
     if not job.team.is_first:
         return {}
+    warn_of_resolution(record.fsc, mask, job, np.inf)
     fscs = record.fsc, in_mask(before, mask, inputs.mask.name, job.seed)
     trust = Trust.judge(changes, particles, fscs, mask, (settings.noise_control, control), job.events)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
-    beside = {path.parent.name: in_mask(read_map_record(path), mask, inputs.mask.name, job.seed) for path in inputs.beside or () if path}
     write_report((before, record), particles, trust, beside, state.history, job)
-    return {**map_summary(particles, record), "iterations": len(state.history), **changes.summary(), **trust.summary(),
+    said = map_summary(particles, record)
+    if trust.withheld:
+        said["resolution_A"] = {**said["resolution_A"], "corrected": None}
+    return {**said, "iterations": len(state.history), **changes.summary(), **trust.summary(),
             "beside_A": {name: rounded(fsc.resolution_A_at("corrected")) for name, fsc in beside.items()}}
 
 

@@ -93,7 +93,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
     join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
     extent_px = box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A
-    given = None if inputs.mask is None else resampled(read_any_volume(inputs.mask), box, pixel_A)
+    given = None if inputs.mask is None or settings.mask_mode != "static" else resampled(read_any_volume(inputs.mask), box, pixel_A)
     if settings.mask_mode == "static" and given is None:
         raise InputError("mask_mode is static and no mask was given", "a mask", "give --mask mask.mrc, or leave mask_mode dynamic")
     masking = Masking(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +51,9 @@ def before_after_figure(before: Volume, after: Volume, mask: Volume) -> Figure:
             profile = mask.data.sum(axis=others, dtype=np.float64)
             at = round(float(np.sum(profile * np.arange(mask.box)) / profile.sum()))
             panel.imshow(np.take(volume.data, at, axis=axis), cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1e-12))
-            panel.contour(np.take(mask.data, at, axis=axis), levels=[0.5], colors=[ORANGE], linewidths=0.9)
+            section = np.take(mask.data, at, axis=axis)
+            if section.max() > 0.5 > section.min():
+                panel.contour(section, levels=[0.5], colors=[ORANGE], linewidths=0.9)
             panel.set_title(f"{name}, slice at {normal} = {(at - mask.box // 2) * mask.voxel_size_A:.0f} Å")
             panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
             panel.grid(False)
@@ -68,6 +70,20 @@ def beside_figure(fscs: Mapping[str, FscSet]) -> Figure:
         axes.plot(fsc.shell / (fsc.box * fsc.voxel_size_A), fsc.corrected, color=colour, label=label)
     axes.axhline(0.143, color=GREY, linewidth=0.8)
     axes.set(xlabel="spatial frequency (1/Å)", ylabel="corrected FSC in the mask", ylim=(-0.12, 1.04))
+    axes.legend()
+    return figure
+
+
+@styled
+def iterations_figure(curves: Sequence[Sequence[float]], width_A: float) -> Figure:
+    """FSC of the half maps by iteration, the first faint, the last full."""
+    figure, (axes,) = new_figure()
+    for at, curve in enumerate(curves):
+        last = at + 1 == len(curves)
+        axes.plot(np.arange(len(curve)) / width_A, curve, color=BLUE, alpha=0.25 + 0.75 * (at + 1) / len(curves),
+                  linewidth=2.0 if last else 1.0, label=f"iteration {at + 1}" if last or at == 0 else None)
+    axes.axhline(0.5, color=GREY, linewidth=0.8)
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="FSC in the mask", ylim=(-0.12, 1.04))
     axes.legend()
     return figure
 

@@ -44,8 +44,9 @@ def cut_off_figure(resolution_A: Volume, mask: Volume | None = None) -> Figure:
     for panel, (normal, across, up) in zip(panels, _PLANES, strict=True):
         plane = np.take(resolution_A.data, resolution_A.box // 2, axis=_AXIS[normal])
         picture = panel.imshow(plane, cmap="viridis_r", origin="lower", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-        if mask is not None:
-            panel.contour(np.take(mask.data, mask.box // 2, axis=_AXIS[normal]), levels=[0.5], colors=["white"], linewidths=0.9)
+        section = None if mask is None else np.take(mask.data, mask.box // 2, axis=_AXIS[normal])
+        if section is not None and section.max() > 0.5 > section.min():
+            panel.contour(section, levels=[0.5], colors=["white"], linewidths=0.9)
         panel.set_title(f"cut-off at {normal} = 0")
         panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
         panel.grid(False)
