@@ -16,7 +16,8 @@ from typing import Any
 
 from protomer.environment import prepare_environment
 
-ENGINE = ("alignment", "schedule", "expectation", "refinement", "refinement_plan", "jobs.refine")  # modules that hold its constants
+#: modules that hold its constants
+ENGINE = ("alignment", "schedule", "expectation", "pose_table", "iteration_record", "refinement", "refinement_plan", "jobs.refine")
 NEVER = 10**9
 FULL = "full"
 

@@ -96,8 +96,9 @@ def test_candidates_rise_to_the_finest() -> None:
 
 
 def test_a_refinement_with_it_finds_poses_and_writes_the_cut_offs_the_same_on_two_ranks(tmp_path: Path) -> None:
-    data = simulate_and_import(tmp_path)
-    words = [*refine_words(data, tmp_path / "one"), "--set", "non_uniform=on", "--set", "rehearse=off"]
+    data = simulate_and_import(tmp_path, number=96, snr=0.5)
+    words = [*refine_words(data, tmp_path / "one"), "--set", "non_uniform=on", "--set", "rehearse=off", "--set",
+             "max_alignment_resolution=14A"]
     protomer(*words)
     found, truth = read_particles(tmp_path / "one/particles.h5"), read_truth(tmp_path / "simulated/truth.h5")
     truth = truth.take(found.stack_index)
