@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from protomer.alignment import IDENTITY, Poses, Reference, Search
+from protomer.events import Events
+from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.local_alignment import Local, align_locally, back_from, seen_from
+from protomer.local_start import mask_in_box
+from protomer.operator_sets import OperatorSet
 from protomer.pose_trial import known_images
 from protomer.scatterers import AtomModel, with_symmetry
 from protomer.simulation import SimulatedData, simulate_dataset
 from protomer.simulation_draws import SimulationDesign
 from protomer.symmetry import operators
 from protomer.volumes import MapRecord, Volume
-from protomer_kernels.fourier import shift_volume
+from protomer_kernels.fourier import pad_volume, shift_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices, rotation_errors, turned_by
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
@@ -228,3 +233,25 @@ def test_an_empty_mask_is_refused(folder: Path, tmp_path: Path) -> None:
     line[6] = tmp_path / "empty.mrc"
     refused = protomer(*line, check=False)
     assert refused.returncode == 2 and "empty" in refused.stderr, refused.stderr
+
+
+def test_a_hard_mask_is_warned_of_and_one_of_another_box_resampled() -> None:
+    soft, events = Volume(mask_of_first(dimer()), PIXEL_A), Events(None)
+    same = mask_in_box(Volume(soft.data, PIXEL_A * 1.0004), "soft", BOX, PIXEL_A, events)
+    assert not events.warnings and same.voxel_size_A == PIXEL_A
+    mask_in_box(Volume((soft.data > 0.5).astype(np.float32), PIXEL_A), "hard", BOX, PIXEL_A, events)
+    wide = mask_in_box(Volume(np.clip(pad_volume(soft.data, 60), 0.0, 1.0), PIXEL_A * BOX / 60), "fine", BOX, PIXEL_A, events)
+    assert [warning["code"] for warning in events.warnings] == ["hard_mask", "resampled_mask"]
+    assert wide.box == BOX and np.abs(wide.data - soft.data).max() < 0.1
+
+
+def test_particles_without_poses_or_expanded_with_a_symmetry_are_refused(folder: Path, tmp_path: Path) -> None:
+    particles = read_particles(folder / "particles.h5")
+    write_particles(tmp_path / "unposed.h5", replace(particles, has_poses=False))
+    write_particles(tmp_path / "copies.h5", expanded(particles, OperatorSet.of_group("C2", "relion")))
+    for name, more, said in (("unposed", (), "have no poses"), ("copies", ("--symmetry", "C2"), "the copies stand for the symmetry")):
+        line = words(folder, name, *more)
+        line[2] = tmp_path / f"{name}.h5"
+        refused = protomer(*line, check=False)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+        assert not (folder / name).exists()
