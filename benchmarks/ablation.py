@@ -23,7 +23,7 @@ from accuracy import protomer, timed
 from hard_cases import CASES, Case, limit, make_set, refinement_words, score
 from variants import FULL, VARIANTS, Variant, setting_words
 
-from protomer.events import LOG_NAME, read_events
+from protomer.running.events import LOG_NAME, read_events
 
 LIMIT = "limit"
 MEASURED = ("lost", "median_deg", "p90_deg", "shells_true", "shells_reported", "iterations", "searches", "cpu_s")

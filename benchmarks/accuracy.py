@@ -20,17 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from protomer.cramer_rao import ImageModel, PoseBound, pose_bound
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.resolution import first_crossing
-from protomer.scatterers import read_atom_model
-from protomer.simulation import Simulator
-from protomer.simulation_draws import SimulationDesign, true_ctf
-from protomer.simulation_files import read_truth
-from protomer.truth import PoseErrors, pose_errors, truth_fsc
-from protomer.volumes import Volume
+from protomer.maps.resolution import first_crossing
+from protomer.maps.volumes import Volume
+from protomer.simulation.cramer_rao import ImageModel, PoseBound, pose_bound
+from protomer.simulation.dataset import Simulator
+from protomer.simulation.draws import SimulationDesign, true_ctf
+from protomer.simulation.files import read_truth
+from protomer.simulation.scatterers import read_atom_model
+from protomer.simulation.truth import PoseErrors, pose_errors, truth_fsc
 
 NUMBER_OF_FIRST_RUN = 100
 START_A = 40.0

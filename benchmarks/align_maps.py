@@ -24,13 +24,13 @@ from scipy.spatial.transform import Rotation
 
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.jobs.simulate import DEFAULT_MODEL
-from protomer.map_aligning import Side, default_finest_A, find_placement, spectrum_of
-from protomer.map_search import Limits, align
-from protomer.rigid_motion import MIRROR, RigidMotion, mirror_volume, move_volume
-from protomer.scatterers import AtomModel, read_atom_model
-from protomer.self_correlation import wide_mask
-from protomer.symmetry import operators
-from protomer.volumes import Volume
+from protomer.maps.map_aligning import Side, default_finest_A, find_placement, spectrum_of
+from protomer.maps.map_search import Limits, align
+from protomer.maps.rigid_motion import MIRROR, RigidMotion, mirror_volume, move_volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel, read_atom_model
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.self_correlation import wide_mask
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.fourier import pad_volume
 

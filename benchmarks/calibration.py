@@ -20,14 +20,14 @@ from accuracy import protomer
 from hard_cases import CASES, Case, errors_of, make_set, refinement_words
 from scipy.stats import chi2
 
-from protomer.confidence import WITHIN_ONE_COVARIANCE, Confidence, TriedPoses, calibration_table, full_covariance
+from protomer.engine.confidence import WITHIN_ONE_COVARIANCE, Confidence, TriedPoses, calibration_table, full_covariance
 from protomer.formats.hdf5 import read_particles
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.pose_trial import try_poses
-from protomer.scatterers import read_atom_model
-from protomer.simulation import simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.simulation_files import read_truth
+from protomer.simulation.dataset import simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.files import read_truth
+from protomer.simulation.pose_trial import try_poses
+from protomer.simulation.scatterers import read_atom_model
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 
 EDGES = (0.0, 0.5, 0.8, 0.95, 0.99, 1.01)

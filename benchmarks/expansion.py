@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from protomer.formats.hdf5 import write_particles
-from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
 
 GROUP = "D7"
 

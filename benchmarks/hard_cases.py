@@ -18,20 +18,20 @@ from pathlib import Path
 import numpy as np
 from accuracy import protomer
 
-from protomer.batches import make_batches
-from protomer.expectation import Model, PoseTable, insert_poses, insertion_scale
+from protomer.engine.expectation import Model, PoseTable, insert_poses, insertion_scale
+from protomer.engine.schedule import Band
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.images import ImageStore, common_frame, contrast_transfer, whiten
-from protomer.progress import show_progress
-from protomer.ranks import Team
-from protomer.refinement import iterate, maximise, survey_images
-from protomer.refinement_setup import Masking, Setup, State
-from protomer.resolution import first_crossing
-from protomer.schedule import Band
-from protomer.simulation_files import read_truth
-from protomer.truth import PoseErrors, pose_errors, truth_fsc
-from protomer.volumes import Volume
+from protomer.imaging.images import ImageStore, common_frame, contrast_transfer, whiten
+from protomer.maps.resolution import first_crossing
+from protomer.maps.volumes import Volume
+from protomer.refinement.loop import iterate, maximise, survey_images
+from protomer.refinement.setup import Masking, Setup, State
+from protomer.running.batches import make_batches
+from protomer.running.progress import show_progress
+from protomer.running.ranks import Team
+from protomer.simulation.files import read_truth
+from protomer.simulation.truth import PoseErrors, pose_errors, truth_fsc
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.insertion import empty_accumulator
 

@@ -23,10 +23,10 @@ from scipy.ndimage import distance_transform_edt
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2
-from protomer.resolution import first_crossing, measure_fsc
-from protomer.scatterers import read_atom_model
-from protomer.simulation_files import read_truth
-from protomer.volumes import MapRecord, Volume
+from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.volumes import MapRecord, Volume
+from protomer.simulation.files import read_truth
+from protomer.simulation.scatterers import read_atom_model
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from protomer_kernels.shells import fourier_shell_correlation
 

@@ -18,14 +18,14 @@ from accuracy import protomer
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
+from protomer.maps.resolution import first_crossing
+from protomer.maps.volumes import Volume
 from protomer.randomness import generator
-from protomer.resolution import first_crossing
-from protomer.scatterers import read_atom_model
-from protomer.simulation import Simulator
-from protomer.simulation_draws import SimulationDesign, Truth
-from protomer.simulation_files import read_truth, star_tables, write_blocks, write_star, write_truth
-from protomer.truth import pose_errors, truth_fsc
-from protomer.volumes import Volume
+from protomer.simulation.dataset import Simulator
+from protomer.simulation.draws import SimulationDesign, Truth
+from protomer.simulation.files import read_truth, star_tables, write_blocks, write_star, write_truth
+from protomer.simulation.scatterers import read_atom_model
+from protomer.simulation.truth import pose_errors, truth_fsc
 from protomer_kernels.atoms import image_fts_of_atoms, real_images
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.masks import dynamic_mask

@@ -24,18 +24,18 @@ prepare_environment(1)
 import numpy as np  # noqa: E402
 from kernels import REPEATS, cpu_seconds  # noqa: E402
 
-from protomer.alignment import Reference, Search, refine_modes, search_globally  # noqa: E402
 from protomer.catalogue import JOB_NAMES  # noqa: E402
-from protomer.expectation import insert_poses  # noqa: E402
+from protomer.engine.alignment import Reference, Search, refine_modes, search_globally  # noqa: E402
+from protomer.engine.expectation import insert_poses  # noqa: E402
+from protomer.engine.schedule import GRID_RADII, STARTS, Band  # noqa: E402
 from protomer.formats.mrc import write_stack  # noqa: E402
 from protomer.formats.stack_table import read_stack_particles  # noqa: E402
-from protomer.images import ImageStore, Whitened  # noqa: E402
+from protomer.imaging.images import ImageStore, Whitened  # noqa: E402
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL  # noqa: E402
-from protomer.pose_trial import SHIFT_EXTENT, known_images  # noqa: E402
-from protomer.scatterers import read_atom_model  # noqa: E402
-from protomer.schedule import GRID_RADII, STARTS, Band  # noqa: E402
-from protomer.simulation import simulate_dataset  # noqa: E402
-from protomer.simulation_draws import SimulationDesign  # noqa: E402
+from protomer.simulation.dataset import simulate_dataset  # noqa: E402
+from protomer.simulation.draws import SimulationDesign  # noqa: E402
+from protomer.simulation.pose_trial import SHIFT_EXTENT, known_images  # noqa: E402
+from protomer.simulation.scatterers import read_atom_model  # noqa: E402
 from protomer_kernels.grid_scores import grid_scores, shift_ramps  # noqa: E402
 from protomer_kernels.half_plane import HalfPlane, largest_radius  # noqa: E402
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale  # noqa: E402

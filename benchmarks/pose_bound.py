@@ -13,10 +13,10 @@ import argparse
 import numpy as np
 
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.pose_trial import LOST_DEG, try_poses
-from protomer.scatterers import read_atom_model
-from protomer.simulation import simulate_dataset
-from protomer.simulation_draws import SimulationDesign
+from protomer.simulation.dataset import simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import LOST_DEG, try_poses
+from protomer.simulation.scatterers import read_atom_model
 
 CASES = ((48, 4.7, 0.1), (48, 4.7, 0.4), (48, 6.0, 0.1), (48, 6.0, 0.4), (64, 3.5, 0.1), (64, 4.5, 0.1), (64, 4.5, 0.4))  # box, Å, snr
 

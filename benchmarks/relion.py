@@ -32,12 +32,12 @@ from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.formats.star import read_star_particles
 from protomer.formats.star_text import read_blocks
-from protomer.particles import Particles
-from protomer.resolution import first_crossing, measure_fsc
-from protomer.simulation_files import read_truth
-from protomer.symmetry import operators
-from protomer.truth import in_frame, pose_errors, truth_fsc
-from protomer.volumes import Halves, Volume
+from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.volumes import Halves, Volume
+from protomer.simulation.files import read_truth
+from protomer.simulation.truth import in_frame, pose_errors, truth_fsc
+from protomer.symmetry.point_groups import operators
+from protomer.tables.particles import Particles
 from protomer_kernels.masks import dynamic_mask
 
 START_A = 40.0

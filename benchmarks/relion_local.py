@@ -21,9 +21,9 @@ from local_refine import PRIOR, REST, median_error_deg, prepare
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.formats.star import read_star_particles
-from protomer.particles import Particles
-from protomer.resolution import measure_fsc
-from protomer.volumes import Halves, Volume
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.volumes import Halves, Volume
+from protomer.tables.particles import Particles
 from protomer_kernels.rotations import matrices_from_quaternions
 
 START_A = 12.0

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from protomer.axis_fit import default_finest_A, kept_directions
 from protomer.formats.mrc import read_volume
 from protomer.jobs.simulate import DEFAULT_MODEL
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.scatterers import read_atom_model, with_symmetry
-from protomer.self_correlation import map_spectrum
-from protomer.symmetry import operators
-from protomer.symmetry_search import find_axes, highest_axis, same_axes
-from protomer.volumes import Volume
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import read_atom_model, with_symmetry
+from protomer.symmetry.axis_fit import default_finest_A, kept_directions
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.search import find_axes, highest_axis, same_axes
+from protomer.symmetry.self_correlation import map_spectrum
 from protomer_kernels.atoms import real_volume
 
 BOX, VOXEL_A, BFACTOR_A2, RADIUS_A = 100, 4.0, 200.0, 60.0

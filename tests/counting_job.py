@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from protomer.command_line import invoke, job_command
+from protomer.config.settings import Input, Job, JobSettings, setting
 from protomer.errors import InputError
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.settings import Input, Job, JobSettings, setting
+from protomer.running.job_run import Inputs, JobRun, Plan
 
 
 @dataclass(frozen=True)

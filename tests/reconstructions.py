@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from protomer.batches import make_batches
 from protomer.formats.mrc import write_stack
-from protomer.image_uids import image_uids
-from protomer.images import ImageStore, common_frame
+from protomer.imaging.images import ImageStore, common_frame
 from protomer.jobs.reconstruct import known_poses
-from protomer.operator_sets import OperatorSet
-from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
-from protomer.ranks import Team
-from protomer.refinement import reconstruct_halves, survey_images
-from protomer.refinement_setup import Setup
-from protomer.simulation import SimulatedData
-from protomer.volumes import Halves
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.setup import Setup
+from protomer.running.batches import make_batches
+from protomer.running.ranks import Team
+from protomer.simulation.dataset import SimulatedData
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.image_uids import image_uids
+from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import psutil
 
-from protomer.particles import empty_columns  # noqa: F401  (fails early where the package is not importable)
+from protomer.tables.particles import empty_columns  # noqa: F401  (fails early where the package is not importable)
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from protomer.scatterers import AtomModel, with_symmetry
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.symmetry import operators
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.scatterers import AtomModel, with_symmetry
+from protomer.symmetry.point_groups import operators
 
 LOBES_A = np.array([[-18.0, 0.0, 0.0, 24.0], [18.0, 12.0, 4.0, 17.0], [24.0, -16.0, -12.0, 12.0]])  # centre x, y, z and radius
 STEP_A = 3.8

@@ -7,10 +7,10 @@ import functools
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from protomer.rigid_motion import RigidMotion
-from protomer.scatterers import AtomModel, with_symmetry
-from protomer.symmetry import operators, rotation_about
-from protomer.volumes import Volume
+from protomer.maps.rigid_motion import RigidMotion
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel, with_symmetry
+from protomer.symmetry.point_groups import operators, rotation_about
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model
 

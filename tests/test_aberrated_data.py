@@ -13,17 +13,17 @@ import mrcfile
 import numpy as np
 import pytest
 
-from protomer.aberrations import correct_odd_phases, usable_radius
-from protomer.alignment import Poses
-from protomer.expectation import insert_poses
+from protomer.engine.alignment import Poses
+from protomer.engine.expectation import insert_poses
+from protomer.engine.maximisation import Sums, unregularised
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.star import read_star_particles
-from protomer.images import contrast_transfer, whiten
-from protomer.maximisation import Sums, unregularised
-from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
-from protomer.pose_trial import try_poses
-from protomer.simulation import SimulatedData
-from protomer.simulation_optics import optics_of, stretching
+from protomer.imaging.aberrations import correct_odd_phases, usable_radius
+from protomer.imaging.images import contrast_transfer, whiten
+from protomer.simulation.dataset import SimulatedData
+from protomer.simulation.optics import optics_of, stretching
+from protomer.simulation.pose_trial import try_poses
+from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
 from protomer_kernels.half_plane import HalfPlane, largest_radius, transform_images
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale
 from protomer_kernels.shells import fourier_shell_correlation

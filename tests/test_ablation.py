@@ -41,8 +41,8 @@ def test_every_variant_but_the_full_engine_sets_something_that_exists_to_another
 
 def test_a_constant_is_set_wherever_the_engine_has_imported_it() -> None:
     """In a process of its own: constants stay set."""
-    code = "import variants; variants.set_constants({'alignment.MODES': 7}); " \
-        "from protomer import alignment, expectation; print(alignment.MODES, expectation.PoseTable.empty(3).weight.shape)"
+    code = "import variants; variants.set_constants({'engine.alignment.MODES': 7}); " \
+        "from protomer.engine import alignment, expectation; print(alignment.MODES, expectation.PoseTable.empty(3).weight.shape)"
     paths = {**environment(), "PYTHONPATH": f"{FOLDER}:{environment()['PYTHONPATH']}"}
     assert subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True).stdout == "7 (3, 7)\n"
 

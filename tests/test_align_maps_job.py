@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import yaml
 
-from protomer.chain import parse_chain
+from protomer.config.chain import parse_chain
 from protomer.declarations.align_maps import JOB
 from protomer.errors import InputError, SettingsError
-from protomer.events import Events
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.map_aligning import Aligned, warn_of_loss
-from protomer.placement import Placement
-from protomer.resolution import measure_fsc
-from protomer.rigid_motion import Frame, RigidMotion, mirror_volume, move_volume
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.map_aligning import Aligned, warn_of_loss
+from protomer.maps.placement import Placement
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.rigid_motion import Frame, RigidMotion, mirror_volume, move_volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.events import Events
+from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions
 from symmetric_maps import with_noise

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.map_aligning import Side, spectrum_of
-from protomer.map_search import Limits, align
-from protomer.particle_sets import joined
-from protomer.placement import Placement, place_particles, place_volume
-from protomer.resolution import first_crossing
-from protomer.rigid_motion import Frame, RigidMotion, mirror_particles, move_particles
-from protomer.volumes import Volume
+from protomer.maps.map_aligning import Side, spectrum_of
+from protomer.maps.map_search import Limits, align
+from protomer.maps.placement import Placement, place_particles, place_volume
+from protomer.maps.resolution import first_crossing
+from protomer.maps.rigid_motion import Frame, RigidMotion, mirror_particles, move_particles
+from protomer.maps.volumes import Volume
+from protomer.tables.particle_sets import joined
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.shells import fourier_shell_correlation

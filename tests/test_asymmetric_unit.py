@@ -11,15 +11,15 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from protomer.asymmetric_unit import Unit, find_unit, made_symmetric
-from protomer.atom_files import placed, read_atoms
 from protomer.errors import SettingsError
 from protomer.formats.mrc import read_volume
-from protomer.mask_rule import find_support
-from protomer.scatterers import AtomModel
-from protomer.shipped_models import shipped_model
-from protomer.symmetry import operators
-from protomer.volumes import Volume
+from protomer.maps.mask_rule import find_support
+from protomer.maps.volumes import Volume
+from protomer.simulation.atom_files import placed, read_atoms
+from protomer.simulation.scatterers import AtomModel
+from protomer.simulation.shipped_models import shipped_model
+from protomer.symmetry.asymmetric_unit import Unit, find_unit, made_symmetric
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.fourier import pad_volume
 from protomer_kernels.masks import dilate

@@ -12,8 +12,8 @@ import pytest
 import starfile
 from scipy.spatial.transform import Rotation
 
-from protomer.scatterers import AtomModel, MapModel
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel, MapModel
 from protomer_kernels.atoms import image_fts_of_atoms, real_images, real_volume, volume_ft_of_atoms
 from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import counting_job
+from protomer.config.job_inputs import Inputs
 from protomer.errors import Stopped
-from protomer.events import read_events
-from protomer.job_inputs import Inputs
-from protomer.job_run import JobRun
+from protomer.running.events import read_events
+from protomer.running.job_run import JobRun
 from test_job_run import count
 
 

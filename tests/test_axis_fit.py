@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protomer.axis_fit import _linearised, axis_error, free_parameters, kept_directions
 from protomer.formats.mrc import read_volume
-from protomer.rigid_fit import stepped
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.self_correlation import ball_points, correlations_by_shell, in_group_frame, map_spectrum, operator_correlations, orbits
-from protomer.symmetry import operators
-from protomer.volumes import Halves, Volume
+from protomer.maps.rigid_fit import stepped
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Halves, Volume
+from protomer.symmetry.axis_fit import _linearised, axis_error, free_parameters, kept_directions
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.self_correlation import (
+    ball_points,
+    correlations_by_shell,
+    in_group_frame,
+    map_spectrum,
+    operator_correlations,
+    orbits,
+)
 from symmetric_maps import BOX, VOXEL_A, map_of, off_axes, random_motion, with_noise
 
 FINEST_A = 12.0

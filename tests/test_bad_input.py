@@ -15,8 +15,8 @@ import pytest
 
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import write_stack, write_volume
-from protomer.particles import Particles
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.tables.particles import Particles
 from refinement_runs import environment, protomer, refine_words, running, simulate_and_import, values
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, star_text, write_data_set
 

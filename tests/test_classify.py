@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.chain import parse_chain
+from protomer.config.chain import parse_chain
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
 from refinement_runs import protomer, running, values
 from two_states import BOX, PIXEL_A, SHARE_OF_SECOND, mixed, posterior_by_bayes, write_files
 

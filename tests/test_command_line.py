@@ -16,11 +16,11 @@ import yaml
 import counting_job
 from protomer.catalogue import JOB_NAMES, declaration
 from protomer.command_line import exit_code, invoke, job_command, jobs, report_error
+from protomer.config.yaml_files import read_yaml_mapping
 from protomer.environment import kernel_digest, use_kernel_cache
 from protomer.errors import InputError, Stopped, StorageError
-from protomer.job_run import plan_job
-from protomer.run_folder import read_record
-from protomer.yaml_files import read_yaml_mapping
+from protomer.running.job_run import plan_job
+from protomer.running.run_folder import read_record
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -8,16 +8,24 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from protomer.confidence import PARAMETERS, WITHIN_ONE_COVARIANCE, Confidence, TriedPoses, calibration_table, full_covariance, log_odds
+from protomer.engine.confidence import (
+    PARAMETERS,
+    WITHIN_ONE_COVARIANCE,
+    Confidence,
+    TriedPoses,
+    calibration_table,
+    full_covariance,
+    log_odds,
+)
+from protomer.engine.rehearsal import possible_truth
 from protomer.formats.hdf5 import read_particles
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.pose_trial import PoseTrial, try_poses
-from protomer.rehearsal import possible_truth
-from protomer.scatterers import read_atom_model
-from protomer.simulation import simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.simulation_files import read_truth
-from protomer.truth import pose_errors
+from protomer.simulation.dataset import simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.files import read_truth
+from protomer.simulation.pose_trial import PoseTrial, try_poses
+from protomer.simulation.scatterers import read_atom_model
+from protomer.simulation.truth import pose_errors
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from protomer_kernels.shells import shell_cross_sums

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from protomer.consensus import LEAST_TOLD_APART, expected, told_apart
-from protomer.volumes import Halves
+from protomer.classes.consensus import LEAST_TOLD_APART, expected, told_apart
+from protomer.maps.volumes import Halves
 from protomer_kernels.padded import PADDING
 from protomer_kernels.wiener import add_expected, quotient
 

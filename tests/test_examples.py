@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protomer.alignment import IDENTITY
-from protomer.chain import Step, read_chain
+from protomer.config.chain import Step, read_chain
+from protomer.engine.alignment import IDENTITY
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_map_record, read_particles
-from protomer.job_run import RunOptions, run_job
 from protomer.jobs.run import describe_chain
-from protomer.simulation_files import read_truth
-from protomer.symmetry import operators
-from protomer.truth import pose_errors
+from protomer.running.job_run import RunOptions, run_job
+from protomer.simulation.files import read_truth
+from protomer.simulation.truth import pose_errors
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from protomer_kernels.shells import fourier_shell_correlation
 from refinement_runs import PROJECT

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer import images
-from protomer.batches import BATCH, make_batches
-from protomer.expansion import expanded
-from protomer.operator_sets import OperatorSet
-from protomer.particles import Particles
+from protomer.imaging import images
+from protomer.running.batches import BATCH, make_batches
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import Particles
 from reconstructions import as_particles, store_of
 from simulated import chain_dataset
 

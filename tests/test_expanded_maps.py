@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from protomer.declarations.reconstruct import JOB as RECONSTRUCT
+from protomer.engine.maximisation import solid_sphere
 from protomer.errors import InputError, SettingsError
-from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.job_run import RunOptions, run_job
-from protomer.maximisation import solid_sphere
-from protomer.operator_sets import Helix, OperatorSet, helical_operators
-from protomer.particles import Particles
-from protomer.scatterers import AtomModel
-from protomer.simulation import SimulatedData, Simulator, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.volumes import Halves, Volume
+from protomer.maps.volumes import Halves, Volume
+from protomer.running.job_run import RunOptions, run_job
+from protomer.simulation.dataset import SimulatedData, Simulator, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.scatterers import AtomModel
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import Helix, OperatorSet, helical_operators
+from protomer.tables.particles import Particles
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import as_particles, rebuilt

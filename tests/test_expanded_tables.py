@@ -13,15 +13,15 @@ from scipy.spatial.transform import Rotation
 
 from protomer.declarations.import_particles import JOB as IMPORT
 from protomer.errors import InputError
-from protomer.expansion import expanded
 from protomer.formats.cs import read_cs_particles, write_cs_particles
 from protomer.formats.cs_table import read_fields, write_fields
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.star import read_star_particles, write_star_particles
-from protomer.half_sets import draw_halves
-from protomer.job_run import RunOptions, run_job
-from protomer.operator_sets import OperatorSet
-from protomer.particles import Particles
+from protomer.running.job_run import RunOptions, run_job
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.half_sets import draw_halves
+from protomer.tables.particles import Particles
 from stack_files import noise_images, plain_rows, write_data_set
 from test_symmetry_expand import images
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import resolve_inputs
 from protomer.declarations.export import JOB, ExportSettings
 from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.cs import read_cs_particles
 from protomer.formats.mrc import read_volume
 from protomer.formats.star import read_star_particles
-from protomer.job_command import Call
-from protomer.job_inputs import resolve_inputs
 from protomer.jobs.export import execute
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
 from stack_files import noise_images, plain_rows, write_data_set
 
 

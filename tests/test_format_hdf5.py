@@ -13,9 +13,9 @@ import pytest
 from protomer.errors import InputError, StorageError
 from protomer.formats import hdf5, hdf5_particles
 from protomer.formats.mrc import write_volume
-from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
-from protomer.resolution import FscSet
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.resolution import FscSet
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
 from stack_files import noise_images
 
 

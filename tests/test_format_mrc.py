@@ -12,7 +12,7 @@ import pytest
 
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader, read_header, read_volume, write_stack, write_volume
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
 from stack_files import noise_images, raw_mrc
 
 MODES = [(0, "i1"), (1, "i2"), (2, "f4"), (6, "u2"), (12, "f2")]

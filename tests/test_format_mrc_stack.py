@@ -11,7 +11,7 @@ import pytest
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.formats.mrc_stack import described, writing_stack
-from protomer.provenance import file_digest
+from protomer.running.provenance import file_digest
 
 
 @pytest.mark.parametrize("half_precision", [False, True])

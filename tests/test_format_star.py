@@ -14,7 +14,7 @@ from protomer.formats import hdf5
 from protomer.formats.mrc import write_stack
 from protomer.formats.star import read_star_particles, write_star_particles
 from protomer.formats.star_text import Columns, read_blocks
-from protomer.particles import Particles, Stack
+from protomer.tables.particles import Particles, Stack
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, star_text, write_data_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:protomer", "ignore:.*(MAP identifier|machine stamp|rlnCtfBfactor|is taken).*")

@@ -14,7 +14,7 @@ from protomer.formats.cs_table import STREAM_MAGIC, read_fields, write_fields
 from protomer.formats.mrc import StackReader, read_volume, write_stack, write_volume
 from protomer.formats.stack_table import read_stack_particles
 from protomer.formats.star import read_star_particles
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
 from stack_files import BOX, noise_images, plain_rows, star_text
 from test_format_cs import STREAM, some_fields
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fuzzing import HERE, bounded, check, damaged, written
 from protomer.errors import InputError
 from protomer.formats import hdf5
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
 from stack_files import noise_images
 from test_format_hdf5 import some_fsc, some_particles
 from test_shared_columns import copies as sharing_copies

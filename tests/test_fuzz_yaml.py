@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fuzzing import ODD_WORDS, bounded, check, damaged
 from protomer.catalogue import declaration
-from protomer.chain import read_chain
-from protomer.job_command import interpret
+from protomer.config.chain import read_chain
+from protomer.config.job_command import interpret
 from stack_files import plain_rows, star_text
 
 BESIDE = {"particles.star": star_text(plain_rows(4)).encode()}

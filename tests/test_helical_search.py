@@ -11,11 +11,11 @@ import pytest
 from protomer.declarations.symmetry_find import JOB
 from protomer.errors import InputError
 from protomer.formats.mrc import write_volume
-from protomer.helical_search import cyclic_order, find_helix, helix_scores
-from protomer.job_run import RunOptions, run_job
-from protomer.scatterers import AtomModel
-from protomer.symmetry import rotation_about
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.running.job_run import RunOptions, run_job
+from protomer.simulation.scatterers import AtomModel
+from protomer.symmetry.helical_search import cyclic_order, find_helix, helix_scores
+from protomer.symmetry.point_groups import rotation_about
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model
 from symmetric_maps import map_of, with_noise

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protomer.alignment import Poses
-from protomer.class_match import matched
-from protomer.confidence import full_covariance
-from protomer.hypotheses import Hypotheses, class_posterior, evidence
-from protomer.pose_table import PoseTable
-from protomer.volumes import Halves
+from protomer.classes.match import matched
+from protomer.engine.alignment import Poses
+from protomer.engine.confidence import full_covariance
+from protomer.engine.hypotheses import Hypotheses, class_posterior, evidence
+from protomer.engine.pose_table import PoseTable
+from protomer.maps.volumes import Halves
 
 EXTENT_PX = 3.0
 ALL_POSES = 8 * np.pi**2 * np.pi * EXTENT_PX**2  # rotations times a disc of shifts

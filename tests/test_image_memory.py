@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer import image_memory
-from protomer.batches import fold_count, make_batches
 from protomer.errors import InputError
-from protomer.events import Events
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
-from protomer.images import ImageStore
+from protomer.imaging import image_memory
+from protomer.imaging.images import ImageStore
+from protomer.running.batches import fold_count, make_batches
+from protomer.running.events import Events
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from refinement_runs import environment, protomer, refine_words, simulate_and_import, values
 

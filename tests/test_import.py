@@ -17,9 +17,9 @@ from protomer.declarations.import_particles import JOB
 from protomer.errors import InputError, Stopped
 from protomer.formats import hdf5
 from protomer.formats.mrc import StackReader, write_stack
-from protomer.image_check import BACKGROUND_RADIUS, inside_circle
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.particles import Particles
+from protomer.imaging.image_check import BACKGROUND_RADIUS, inside_circle
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.tables.particles import Particles
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, write_data_set
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*(NaN values|infinite values|invalid value).*:RuntimeWarning")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.import_report import examples, optics_rows
+from protomer.tables.import_report import examples, optics_rows
 from stack_files import BOX, noise_images, plain_rows, write_data_set
 from test_import import ANGLES, run_import
 
@@ -29,7 +29,7 @@ def test_the_report_says_what_came_in_what_was_left_out_and_why(tmp_path: Path) 
 def test_the_report_reads_six_images_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, particles = run_import(tmp_path, {"star": write_data_set(tmp_path, plain_rows(40), noise_images(40))})
     read: list[int] = []
-    monkeypatch.setattr("protomer.import_report.read_images", lambda p, rows, readers: read.extend(rows) or noise_images(len(rows)))
+    monkeypatch.setattr("protomer.tables.import_report.read_images", lambda p, rows, readers: read.extend(rows) or noise_images(len(rows)))
     examples(particles)
     assert read == [0, 7, 15, 23, 31, 39]
 

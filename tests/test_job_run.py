@@ -15,18 +15,18 @@ import pytest
 import yaml
 
 import counting_job
-from protomer import output as output_module
-from protomer.checkpoints import Checkpoint
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import Inputs
 from protomer.declarations.verify import VerifySettings
 from protomer.errors import InputError, NotYetError, Stopped, StorageError
-from protomer.events import Events, read_events
-from protomer.job_command import Call
-from protomer.job_inputs import Inputs
-from protomer.job_run import JobRun, RunOptions, run_job
 from protomer.jobs import verify
-from protomer.output import OutputFolder
-from protomer.progress import describe_seconds, show_progress
-from protomer.ranks import Team
+from protomer.running import output as output_module
+from protomer.running.checkpoints import Checkpoint
+from protomer.running.events import Events, read_events
+from protomer.running.job_run import JobRun, RunOptions, run_job
+from protomer.running.output import OutputFolder
+from protomer.running.progress import describe_seconds, show_progress
+from protomer.running.ranks import Team
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_a_log_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 def test_progress_without_a_terminal_says_rate_and_time_left_now_and_then(capsys: pytest.CaptureFixture[str],
                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protomer.progress.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("protomer.running.progress.PLAIN_INTERVAL_S", 0.0)
     with show_progress("aligning", 4, True) as line:
         line.advance(2, resolution=8.0)
     said = capsys.readouterr().err

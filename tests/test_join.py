@@ -14,15 +14,15 @@ from scipy.spatial.transform import Rotation
 
 from protomer.declarations.join import JOB
 from protomer.errors import InputError
-from protomer.expansion import expanded
 from protomer.formats.cs import read_cs_particles, write_cs_particles
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.star import read_star_particles, write_star_particles
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.operator_sets import OperatorSet
-from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack
-from protomer.shared_columns import SharedColumns
-from protomer.subtraction_table import BEFORE, ORIGINAL, subtracted
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.subtraction.table import BEFORE, ORIGINAL, subtracted
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack
+from protomer.tables.shared_columns import SharedColumns
 from refinement_runs import environment
 from stack_files import noise_images, plain_rows, write_data_set
 from test_select import classified, select

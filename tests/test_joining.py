@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.events import Events
-from protomer.joining import join_shell
-from protomer.pose_change import compare_with_given
+from protomer.engine.joining import join_shell
+from protomer.running.events import Events
+from protomer.tables.pose_change import compare_with_given
 from simulated import chain_dataset
 
 

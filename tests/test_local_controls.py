@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.alignment import IDENTITY
+from protomer.engine.alignment import IDENTITY
+from protomer.engine.local_alignment import nearest_priors
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.images import ImageStore
-from protomer.local_alignment import nearest_priors
-from protomer.noise_control import NoiseControl, NoiseSubstituted
-from protomer.refinement_setup import Masking
-from protomer.resolution import first_crossing, measure_fsc
-from protomer.scatterers import AtomModel, with_symmetry
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.symmetry import operators
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.imaging.images import ImageStore
+from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.refinement.noise_control import NoiseControl, NoiseSubstituted
+from protomer.refinement.setup import Masking
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.scatterers import AtomModel, with_symmetry
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices, rotation_errors
 from reconstructions import as_particles, rebuilt, store_of

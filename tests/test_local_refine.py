@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from protomer.alignment import IDENTITY, Poses, Reference, Search
-from protomer.events import Events
-from protomer.expansion import expanded
+from protomer.engine.alignment import IDENTITY, Poses, Reference, Search
+from protomer.engine.local_alignment import Local, align_locally, back_from, seen_from
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.local_alignment import Local, align_locally, back_from, seen_from
-from protomer.local_start import mask_in_box
-from protomer.operator_sets import OperatorSet
-from protomer.pose_trial import known_images
-from protomer.scatterers import AtomModel, with_symmetry
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.symmetry import operators
-from protomer.volumes import MapRecord, Volume
+from protomer.local.start import mask_in_box
+from protomer.maps.volumes import MapRecord, Volume
+from protomer.running.events import Events
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import known_images
+from protomer.simulation.scatterers import AtomModel, with_symmetry
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.fourier import pad_volume, shift_volume
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices, rotation_errors, turned_by

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.map_aligning import Side, spectrum_of
-from protomer.map_fit import MapPair, _linearised, free_directions, march
-from protomer.map_search import Alignment, Limits, align, displacement_A
-from protomer.rigid_fit import stepped
-from protomer.rigid_motion import MIRROR, RigidMotion, mirror_volume
-from protomer.scatterers import AtomModel
-from protomer.self_correlation import MapSpectrum, ball_points, map_spectrum
-from protomer.volumes import Volume
+from protomer.maps.map_aligning import Side, spectrum_of
+from protomer.maps.map_fit import MapPair, _linearised, free_directions, march
+from protomer.maps.map_search import Alignment, Limits, align, displacement_A
+from protomer.maps.rigid_fit import stepped
+from protomer.maps.rigid_motion import MIRROR, RigidMotion, mirror_volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel
+from protomer.symmetry.self_correlation import MapSpectrum, ball_points, map_spectrum
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model
 from symmetric_maps import map_of, random_motion, with_noise

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from protomer.atom_files import placed, read_atoms
 from protomer.declarations.mask import JOB
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.resolution import measure_fsc
-from protomer.scatterers import AtomModel
-from protomer.shipped_models import shipped_model
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.simulation.atom_files import placed, read_atoms
+from protomer.simulation.scatterers import AtomModel
+from protomer.simulation.shipped_models import shipped_model
 from protomer_kernels import fourier, masks
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import distance_to

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_map_record, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.operator_sets import OperatorSet
-from protomer.volumes import MapRecord, Volume
+from protomer.maps.volumes import MapRecord, Volume
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
 from protomer_kernels.masks import sphere_mask
 from reconstructions import rebuilt
 from refinement_runs import protomer

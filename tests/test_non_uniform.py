@@ -9,10 +9,10 @@ import numpy as np
 
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
-from protomer.non_uniform import CutOffs, NonUniform, candidates, find_cut_offs
-from protomer.simulation_files import read_truth
-from protomer.truth import pose_errors
-from protomer.volumes import Halves
+from protomer.maps.non_uniform import CutOffs, NonUniform, candidates, find_cut_offs
+from protomer.maps.volumes import Halves
+from protomer.simulation.files import read_truth
+from protomer.simulation.truth import pose_errors
 from protomer_kernels.fourier import half_radius
 from protomer_kernels.masks import soft_edge
 from refinement_runs import protomer, refine_words, simulate_and_import

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from protomer.formats.hdf5 import read_particles
-from protomer.simulation_draws import EMPTY, PARTICLE
-from protomer.simulation_files import read_truth
+from protomer.simulation.draws import EMPTY, PARTICLE
+from protomer.simulation.files import read_truth
 from refinement_runs import protomer, refine_words, simulate_and_import
 
 

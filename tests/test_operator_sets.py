@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from protomer.errors import SettingsError
-from protomer.operator_sets import Helix, OperatorSet, helical_operators, operators_of
+from protomer.symmetry.operator_sets import Helix, OperatorSet, helical_operators, operators_of
 from protomer_kernels.symmetry_copies import copy_covariances, copy_rotations, copy_shifts
 
 TURN, SHIFT_A = Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix(), np.array([1.0, 2.0, -3.0])  # off the axes

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from protomer.engine.particle_scale import refined_scale
 from protomer.formats.hdf5 import read_particles
-from protomer.particle_scale import refined_scale
-from protomer.simulation_files import read_truth
+from protomer.simulation.files import read_truth
 from refinement_runs import protomer, refine_words, simulate_and_import
 
 

@@ -7,13 +7,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from protomer.errors import InputError
-from protomer.map_aligning import view_matrix
-from protomer.particle_sets import joined
-from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
-from protomer.placement import Placement, place_mask, place_particles, place_volume
-from protomer.rigid_motion import MIRROR, Frame, RigidMotion, mirror_volume
-from protomer.scatterers import AtomModel
-from protomer.volumes import Volume
+from protomer.maps.map_aligning import view_matrix
+from protomer.maps.placement import Placement, place_mask, place_particles, place_volume
+from protomer.maps.rigid_motion import MIRROR, Frame, RigidMotion, mirror_volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel
+from protomer.tables.particle_sets import joined
+from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions

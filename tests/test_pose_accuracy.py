@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.cramer_rao import ImageModel, pose_bound
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.pose_trial import PoseTrial, try_poses
-from protomer.scatterers import read_atom_model
-from protomer.simulation import simulate_dataset
-from protomer.simulation_draws import SimulationDesign
+from protomer.simulation.cramer_rao import ImageModel, pose_bound
+from protomer.simulation.dataset import simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import PoseTrial, try_poses
+from protomer.simulation.scatterers import read_atom_model
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from simulated import chain_model
 

@@ -15,11 +15,11 @@ from protomer.declarations.postprocess import JOB
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.mask_rule import find_support, mask_by_rule
-from protomer.resolution import combined_map_correlation, first_random_shell, measure_fsc, read_fsc_csv
-from protomer.sharpening import fit_guinier, fsc_weight, mean_amplitude, sharpened_map
-from protomer.volumes import Halves, Volume
+from protomer.maps.mask_rule import find_support, mask_by_rule
+from protomer.maps.resolution import combined_map_correlation, first_random_shell, measure_fsc, read_fsc_csv
+from protomer.maps.sharpening import fit_guinier, fsc_weight, mean_amplitude, sharpened_map
+from protomer.maps.volumes import Halves, Volume
+from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer_kernels import fourier, masks
 from test_resolution import relion_table
 

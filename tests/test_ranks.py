@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer import ranks
-from protomer.batches import share_of_batches
 from protomer.errors import InputError
-from protomer.ranks import Team, launched_rank, launched_size
+from protomer.running import ranks
+from protomer.running.batches import share_of_batches
+from protomer.running.ranks import Team, launched_rank, launched_size
 
 TESTS = Path(__file__).resolve().parent
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
@@ -45,7 +45,7 @@ def on_ranks(number: int, command: list[str], environment: dict[str, str]) -> su
 
 
 def test_without_a_launcher_a_team_is_one_process_and_mpi_is_never_imported(environment: dict[str, str]) -> None:
-    code = "import sys; from protomer.ranks import open_team; t = open_team(); assert t.size == 1; assert 'mpi4py' not in sys.modules"
+    code = "import sys; from protomer.running.ranks import open_team; assert open_team().size == 1; assert 'mpi4py' not in sys.modules"
     bare = {name: value for name, value in environment.items() if not name.startswith(("PMI", "PMIX", "OMPI", "SLURM"))}
     subprocess.run([sys.executable, "-c", code], env=bare, check=True)
 
@@ -60,7 +60,7 @@ def test_one_process_adds_gathers_and_broadcasts_to_itself() -> None:
 
 CHECK = """
 import numpy as np
-from protomer import ranks
+from protomer.running import ranks
 from protomer.errors import InputError
 ranks.CHUNK = 7                                     # so that a small array needs several chunks
 team = ranks.open_team()
@@ -103,7 +103,7 @@ def test_the_ranks_shares_of_the_batches_follow_one_another_and_leave_none_out(b
 
 RELAY = """
 import os, time
-from protomer import ranks
+from protomer.running import ranks
 team = ranks.open_team()
 assert not team.hears(False) and not team.agrees(False)
 deadline = time.monotonic() + 20

@@ -12,7 +12,7 @@ import pytest
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import StackReader, read_volume
 from protomer.formats.star import read_star_particles
-from protomer.particles import Particles
+from protomer.tables.particles import Particles
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.masks import largest_component, sphere_mask

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.expectation import PoseTable
+from protomer.engine.expectation import PoseTable
+from protomer.engine.iteration_record import pose_change_quartiles
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.iteration_record import pose_change_quartiles
-from protomer.resolution import first_crossing
-from protomer.simulation_files import read_truth
-from protomer.truth import pose_errors, truth_fsc
+from protomer.maps.resolution import first_crossing
+from protomer.simulation.files import read_truth
+from protomer.simulation.truth import pose_errors, truth_fsc
 from refinement_runs import processes_by_rank, protomer, refine_words, running, simulate_and_import, values
 
 
@@ -180,7 +180,7 @@ def test_settings_that_cannot_be_are_refused_with_what_to_do(data: Path, tmp_pat
 
 def test_a_constant_start_volume_is_refused(data: Path, tmp_path: Path) -> None:
     from protomer.formats.mrc import write_volume
-    from protomer.volumes import Volume
+    from protomer.maps.volumes import Volume
 
     write_volume(tmp_path / "flat.mrc", Volume(np.ones((48, 48, 48), np.float32), 4.7))
     result = protomer(

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.alignment import IDENTITY, Reference, refine_modes
-from protomer.expectation import PoseTable, drawn
+from protomer.engine.alignment import IDENTITY, Reference, refine_modes
+from protomer.engine.expectation import PoseTable, drawn
+from protomer.engine.schedule import Band
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.pose_trial import known_images
-from protomer.relaxation import frame_of_second_half, turned_half, turned_map
-from protomer.scatterers import AtomModel, with_symmetry
-from protomer.schedule import Band
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.symmetry import operators
-from protomer.volumes import Halves, Volume
+from protomer.maps.volumes import Halves, Volume
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import known_images
+from protomer.simulation.scatterers import AtomModel, with_symmetry
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.relaxation import frame_of_second_half, turned_half, turned_map
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.rotations import matrices_from_quaternions

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from protomer.maps.resolution import FscSet, shell_resolution_A
+from protomer.maps.sharpening import GuinierFit
+from protomer.maps.volumes import Volume
 from protomer.report import figures
 from protomer.report.build import Report
 from protomer.report.drawing import as_png, as_svg
 from protomer.report.pictures import mollweide, viewing_directions
-from protomer.resolution import FscSet, shell_resolution_A
-from protomer.sharpening import GuinierFit
-from protomer.volumes import Volume
 
 
 def example_fsc() -> FscSet:

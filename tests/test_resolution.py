@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer import resolution
 from protomer.errors import InputError
-from protomer.resolution import FscSet, measure_fsc
-from protomer.volumes import Halves, Volume
+from protomer.maps import resolution
+from protomer.maps.resolution import FscSet, measure_fsc
+from protomer.maps.volumes import Halves, Volume
 from protomer_kernels import fourier, masks
 
 

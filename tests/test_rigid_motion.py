@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.particles import Particles, Stack, empty_columns
-from protomer.rigid_motion import RigidMotion, move_mask, move_particles, move_volume
-from protomer.scatterers import AtomModel
-from protomer.volumes import Volume
+from protomer.maps.rigid_motion import RigidMotion, move_mask, move_particles, move_volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.scatterers import AtomModel
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.chain import parse_chain
+from protomer.config.chain import parse_chain
 from protomer.declarations.select import JOB
 from protomer.errors import InputError, NotYetError
-from protomer.expansion import expanded, one_row_per_image
 from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.operator_sets import OperatorSet
-from protomer.particle_matching import row_keys, rows_of, turns_rad
-from protomer.particles import COLUMNS, Particles
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.symmetry.expansion import expanded, one_row_per_image
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particle_matching import row_keys, rows_of, turns_rad
+from protomer.tables.particles import COLUMNS, Particles
 from refinement_runs import protomer
 from test_symmetry_expand import images, warned
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protomer.config.job_command import Call
+from protomer.config.settings import Job
 from protomer.declarations.export import ExportSettings
 from protomer.declarations.join import JOB as JOIN
 from protomer.declarations.local_refine import JOB as LOCAL_REFINE
@@ -16,17 +18,15 @@ from protomer.declarations.reconstruct import JOB as RECONSTRUCT
 from protomer.declarations.select import JOB as SELECT
 from protomer.declarations.subtract import JOB as SUBTRACT
 from protomer.declarations.symmetry_expand import JOB as EXPAND
-from protomer.expansion import expanded
 from protomer.formats.cs import read_cs_particles
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.star import read_star_particles
-from protomer.job_command import Call
-from protomer.job_run import Inputs, RunOptions, run_job
 from protomer.jobs.export import execute
-from protomer.operator_sets import OperatorSet
-from protomer.particles import COLUMNS
-from protomer.resolution import fourier_shell_correlation
-from protomer.settings import Job
+from protomer.maps.resolution import fourier_shell_correlation
+from protomer.running.job_run import Inputs, RunOptions, run_job
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import COLUMNS
 from reconstructions import as_particles
 from simulated import symmetric_dataset
 from test_join import assert_same_rows

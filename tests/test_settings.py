@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 
 from protomer.catalogue import JOB_NAMES, declaration
+from protomer.config.schema import chain_schema, settings_table
+from protomer.config.settings import Input, Job, JobSettings, setting
 from protomer.errors import NotYetError, SettingsError
-from protomer.schema import chain_schema, settings_table
-from protomer.settings import Input, Job, JobSettings, setting
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 
 from protomer.errors import InputError
 from protomer.formats import hdf5
-from protomer.operator_sets import OperatorSet
-from protomer.particles import COLUMNS, Particles
-from protomer.shared_columns import SharedColumns
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import COLUMNS, Particles
+from protomer.tables.shared_columns import SharedColumns
 from test_format_hdf5 import assert_same_particles, some_particles
 
 OWN = ("rotation", "shift_A", "copy")

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from protomer.errors import Stopped
-from protomer.signals import ASKING, stop_on_signals
+from protomer.running.signals import ASKING, stop_on_signals
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,14 @@ from scipy.spatial.transform import Rotation
 from protomer.catalogue import declaration
 from protomer.errors import InputError, SettingsError
 from protomer.formats.mrc import StackReader, read_volume, write_volume
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.scatterers import AtomModel, MapModel, read_atom_model
-from protomer.shipped_models import shipped_model
-from protomer.simulation import PROBES, Simulator, noise_power, noise_variance, simulate_dataset
-from protomer.simulation_draws import DEBRIS, EMPTY, PARTICLE, SimulationDesign, draw_truth
-from protomer.simulation_files import read_truth
-from protomer.volumes import Volume
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Volume
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.simulation.dataset import PROBES, Simulator, noise_power, noise_variance, simulate_dataset
+from protomer.simulation.draws import DEBRIS, EMPTY, PARTICLE, SimulationDesign, draw_truth
+from protomer.simulation.files import read_truth
+from protomer.simulation.scatterers import AtomModel, MapModel, read_atom_model
+from protomer.simulation.shipped_models import shipped_model
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.rotations import matrices_from_quaternions

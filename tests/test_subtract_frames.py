@@ -14,8 +14,8 @@ from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import read_volume
 from protomer.formats.star import write_star_particles
-from protomer.job_run import RunOptions, run_job
-from protomer.subtraction_table import BEFORE, ORIGINAL
+from protomer.running.job_run import RunOptions, run_job
+from protomer.subtraction.table import BEFORE, ORIGINAL
 from protomer_kernels.rotations import matrices_from_quaternions
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import rebuilt

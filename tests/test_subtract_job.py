@@ -12,24 +12,24 @@ import mrcfile
 import numpy as np
 import pytest
 
-from protomer import subtraction_images
-from protomer.chain import parse_chain
+from protomer.config.chain import parse_chain
 from protomer.declarations.import_particles import JOB as IMPORT
 from protomer.declarations.subtract import JOB
 from protomer.declarations.symmetry_expand import JOB as EXPAND
 from protomer.errors import InputError, SettingsError, Stopped
-from protomer.expansion import expanded, one_row_per_image
 from protomer.formats.cs import read_cs_particles, write_cs_particles
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import StackReader, write_volume
 from protomer.formats.star import write_star_particles
-from protomer.job_run import RunOptions, plan_job, run_job
 from protomer.jobs.verify import find_differences
-from protomer.operator_sets import OperatorSet
-from protomer.particles import COLUMNS
-from protomer.run_folder import clear_run
-from protomer.subtraction_table import ORIGINAL
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.running.run_folder import clear_run
+from protomer.subtraction import images as subtraction_images
+from protomer.subtraction.table import ORIGINAL
+from protomer.symmetry.expansion import expanded, one_row_per_image
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import COLUMNS
 from reconstructions import rebuilt
 from refinement_runs import protomer, values
 from two_parts import (

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protomer.alignment import IDENTITY
+from protomer.config.settings import Job
 from protomer.declarations.local_refine import JOB as LOCAL_REFINE
 from protomer.declarations.reconstruct import JOB as RECONSTRUCT
 from protomer.declarations.subtract import JOB as SUBTRACT
+from protomer.engine.alignment import IDENTITY
 from protomer.formats.hdf5 import read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.job_run import RunOptions, run_job
-from protomer.resolution import measure_fsc
-from protomer.scatterers import AtomModel
-from protomer.settings import Job
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.job_run import RunOptions, run_job
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.scatterers import AtomModel
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 from reconstructions import as_particles, rebuilt
 from two_parts import BOX, PIXEL_A, mask_around, parts

@@ -11,14 +11,14 @@ import pytest
 
 from protomer.declarations.subtract import SubtractSettings
 from protomer.errors import InputError
-from protomer.events import Events
 from protomer.formats.mrc import write_stack
-from protomer.particles import Particles
-from protomer.subtraction_fit import Fit, fit_sample, require_fit, warn_of_contrast
-from protomer.subtraction_frame import frame_of
-from protomer.subtraction_images import Subtraction
-from protomer.subtraction_maps import split_density
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.events import Events
+from protomer.subtraction.fit import Fit, fit_sample, require_fit, warn_of_contrast
+from protomer.subtraction.frame import frame_of
+from protomer.subtraction.images import Subtraction
+from protomer.subtraction.maps import split_density
+from protomer.tables.particles import Particles
 from protomer_kernels.fourier import pad_images
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import as_particles, rebuilt

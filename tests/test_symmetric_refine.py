@@ -11,12 +11,12 @@ from scipy.spatial.transform import Rotation
 
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.simulation import SimulatedData, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.symmetry import operators
-from protomer.truth import pose_errors, truth_fsc
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.simulation.dataset import SimulatedData, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.truth import pose_errors, truth_fsc
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.rotations import matrices_from_quaternions
 from reconstructions import as_particles

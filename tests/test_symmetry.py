@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from protomer.errors import SettingsError
-from protomer.symmetry import canonical_name, operators, order_of
+from protomer.symmetry.point_groups import canonical_name, operators, order_of
 
 SETTINGS = [("C1", "relion"), ("C2", "relion"), ("C7", "relion"), ("D2", "relion"), ("D3", "relion"), ("D3", "cryosparc"), ("D7", "relion"),
             ("T", "relion"), ("T", "scipy"), ("O", "relion"), ("I", "relion"), ("I", "scipy"), ("I1", "relion"), ("I2", "relion"),

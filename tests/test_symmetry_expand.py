@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.chain import parse_chain
+from protomer.config.chain import parse_chain
 from protomer.declarations.symmetry_expand import JOB
 from protomer.errors import InputError, SettingsError
-from protomer.expansion import expanded, no_longer_copies, one_row_per_image
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.star import read_star_particles, write_star_particles
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.operator_sets import OperatorSet
-from protomer.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.symmetry.expansion import expanded, no_longer_copies, one_row_per_image
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
 from test_format_hdf5 import assert_same_particles
 
 BOX, PIXEL_A = 32, 1.5

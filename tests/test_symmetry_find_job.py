@@ -15,11 +15,11 @@ from protomer.declarations.symmetry_find import JOB
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.job_run import RunOptions, plan_job, run_job
-from protomer.particles import OpticsGroup, Particles, Stack, empty_columns
-from protomer.resolution import measure_fsc
-from protomer.rigid_motion import RigidMotion
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.rigid_motion import RigidMotion
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions
 from symmetric_maps import BOX, VOXEL_A, map_of, off_axes, random_motion, with_noise

@@ -13,15 +13,15 @@ from scipy.spatial.transform import Rotation
 from protomer.declarations.symmetry_expand import JOB
 from protomer.declarations.symmetry_find import JOB as FIND
 from protomer.errors import InputError
-from protomer.expansion import expanded
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.job_run import RunOptions, run_job
-from protomer.operator_sets import Helix, OperatorSet
-from protomer.rigid_motion import RigidMotion, move_particles, move_volume
-from protomer.scatterers import AtomModel
-from protomer.symmetry_gate import inspect_map
-from protomer.volumes import Volume
+from protomer.maps.rigid_motion import RigidMotion, move_particles, move_volume
+from protomer.maps.volumes import Volume
+from protomer.running.job_run import RunOptions, run_job
+from protomer.simulation.scatterers import AtomModel
+from protomer.symmetry.expansion import expanded
+from protomer.symmetry.gate import inspect_map
+from protomer.symmetry.operator_sets import Helix, OperatorSet
 from protomer_kernels.atoms import real_volume
 from simulated import chain_model, symmetric_model
 from test_expanded_maps import RISE_A, TWIST, helix_model

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protomer.axis_fit import default_finest_A
 from protomer.formats.mrc import read_volume
 from protomer.jobs.simulate import DEFAULT_MODEL
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.scatterers import read_atom_model
-from protomer.self_correlation import map_spectrum
-from protomer.symmetry import operators
-from protomer.symmetry_ranking import Ranking, is_subgroup, rank_groups
-from protomer.symmetry_search import find_axes, half_sphere, highest_axis, same_axes, turn_onto
-from protomer.volumes import Halves, Volume
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Halves, Volume
+from protomer.simulation.scatterers import read_atom_model
+from protomer.symmetry.axis_fit import default_finest_A
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.ranking import Ranking, is_subgroup, rank_groups
+from protomer.symmetry.search import find_axes, half_sphere, highest_axis, same_axes, turn_onto
+from protomer.symmetry.self_correlation import map_spectrum
 from protomer_kernels.atoms import real_volume
 from symmetric_maps import VOXEL_A, map_of, off_axes, random_motion, with_noise
 

@@ -7,13 +7,13 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from protomer.cramer_rao import ImageModel, pose_bound
-from protomer.scatterers import AtomModel
-from protomer.simulation import Simulator
-from protomer.simulation_draws import SimulationDesign, Truth, draw_truth, true_ctf
-from protomer.symmetry import operators
-from protomer.truth import MIRROR, PoseErrors, TruthFrame, in_frame, pose_errors, truth_fsc
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.cramer_rao import ImageModel, pose_bound
+from protomer.simulation.dataset import Simulator
+from protomer.simulation.draws import SimulationDesign, Truth, draw_truth, true_ctf
+from protomer.simulation.scatterers import AtomModel
+from protomer.simulation.truth import MIRROR, PoseErrors, TruthFrame, in_frame, pose_errors, truth_fsc
+from protomer.symmetry.point_groups import operators
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.half_plane import HalfPlane, transform_images

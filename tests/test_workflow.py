@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from protomer.chain import Chain, parse_chain, read_chain
+from protomer.config.chain import Chain, parse_chain, read_chain
 from protomer.errors import InputError, NotYetError, SettingsError
 from protomer.jobs.run import describe_chain, find_profile, find_shipped, snakemake_command
 

@@ -14,18 +14,18 @@ from scipy.ndimage import distance_transform_edt
 from protomer.declarations.subtract import JOB
 from protomer.formats.hdf5 import read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.image_uids import image_uids
-from protomer.images import read_images
-from protomer.job_run import RunOptions, run_job
-from protomer.operator_sets import OperatorSet
-from protomer.particles import Particles
-from protomer.provenance import file_digest
-from protomer.resolution import measure_fsc
-from protomer.scatterers import AtomModel
-from protomer.simulation import SimulatedData, Simulator, simulate_dataset
-from protomer.simulation_draws import SimulationDesign
-from protomer.simulation_optics import optics_of
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.imaging.images import read_images
+from protomer.maps.resolution import measure_fsc
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.job_run import RunOptions, run_job
+from protomer.running.provenance import file_digest
+from protomer.simulation.dataset import SimulatedData, Simulator, simulate_dataset
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.optics import optics_of
+from protomer.simulation.scatterers import AtomModel
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.image_uids import image_uids
+from protomer.tables.particles import Particles
 from reconstructions import as_particles, rebuilt
 from simulated import chain_model
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from protomer.alignment import IDENTITY, Reference, search_globally
+from protomer.engine.alignment import IDENTITY, Reference, search_globally
+from protomer.engine.hypotheses import class_posterior, evidence
+from protomer.engine.schedule import Band
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import write_volume
-from protomer.hypotheses import class_posterior, evidence
-from protomer.pose_trial import known_images
-from protomer.scatterers import AtomModel
-from protomer.schedule import Band
-from protomer.simulation import SimulatedData, Simulator, noise_variance
-from protomer.simulation_draws import SimulationDesign
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.simulation.dataset import SimulatedData, Simulator, noise_variance
+from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import known_images
+from protomer.simulation.scatterers import AtomModel
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from reconstructions import as_particles
 from simulated import chain_model

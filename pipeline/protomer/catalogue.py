@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from protomer.config.settings import Job, unknown_name
 from protomer.errors import SettingsError
-from protomer.settings import Job, unknown_name
 
 JOB_NAMES = ("import", "simulate", "select", "join", "refine", "classify", "local-refine", "subtract", "reconstruct", "postprocess",
              "mask", "volume", "symmetry-find", "symmetry-expand", "align-maps", "export", "verify", "run")

@@ -13,11 +13,11 @@ import click
 
 from protomer import __version__
 from protomer.catalogue import JOB_NAMES, declaration, unknown_job
+from protomer.config.job_command import Call, interpret, job_parameters
+from protomer.config.settings import Job
 from protomer.environment import prepare_environment
 from protomer.errors import InputError, ProtomerError, SettingsError
-from protomer.job_command import Call, interpret, job_parameters
-from protomer.ranks import Team, launched_rank, open_team
-from protomer.settings import Job
+from protomer.running.ranks import Team, launched_rank, open_team
 
 _HELP = """Cryo-EM single-particle refinement in batch: one job per command, files in, files out.
 
@@ -86,7 +86,7 @@ def _execute_plain(job: Job, call: Call) -> int:
     """A job without a run folder: its module's `execute(inputs, settings, call)` gives the exit code."""
     import importlib
 
-    from protomer.job_inputs import resolve_inputs
+    from protomer.config.job_inputs import resolve_inputs
     settings = job.settings.from_mapping(call.settings)
     code: int = importlib.import_module(job.entry).execute(resolve_inputs(job, call.inputs), settings, call)
     return code
@@ -95,7 +95,7 @@ def _execute_plain(job: Job, call: Call) -> int:
 def _run_in_folder(job: Job, call: Call, team: Team) -> int:
     threads = call.threads or team.cpus()
     prepare_environment(threads)
-    from protomer.job_run import RunOptions, plan_job, run_job
+    from protomer.running.job_run import RunOptions, plan_job, run_job
     if call.dry_run:
         plan = plan_job(job, call.inputs, call.settings, team.size, threads, call.backend)
         if team.is_first:

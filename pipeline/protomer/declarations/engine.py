@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.settings import JobSettings, setting
+from protomer.config.settings import JobSettings, setting
 
 
 @dataclass(frozen=True)

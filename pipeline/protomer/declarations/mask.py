@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.settings import Input, Job, JobSettings, setting
+from protomer.config.settings import Input, Job, JobSettings, setting
 
 
 @dataclass(frozen=True)

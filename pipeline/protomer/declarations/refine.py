@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protomer.config.settings import Input, Job, setting
 from protomer.declarations.engine import EngineSettings
-from protomer.settings import Input, Job, setting
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protomer.settings import Input, Job, JobSettings
+from protomer.config.settings import Input, Job, JobSettings
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from protomer.formats.cs_table import Fields, write_fields
 from protomer.formats.stack_names import keeps_name, new_names
 from protomer.formats.star_columns import same, same_rows
 from protomer.formats.star_export import stack_pixel_size_A
-from protomer.particles import DEFAULTS, Particles
 from protomer.randomness import combine
+from protomer.tables.particles import DEFAULTS, Particles
 
 _ALWAYS = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/phase_shift_rad", "ctf/scale", "ctf/bfactor")
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.output import writing_atomically
+from protomer.running.output import writing_atomically
 
 NUMPY_MAGIC = b"\x93NUMPY"
 STREAM_MAGIC = b"\x95CSDAT"

@@ -17,11 +17,11 @@ import numpy as np
 from protomer.formats import mrc
 from protomer.formats.hdf5_files import as_json, damaged, new_hdf5_file, opened, put, read_json, values_of
 from protomer.formats.hdf5_particles import read_particles, write_particles
-from protomer.output import writing_atomically
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.output import writing_atomically
 
 if TYPE_CHECKING:
-    from protomer.resolution import FscSet
+    from protomer.maps.resolution import FscSet
 
 __all__ = ["read_any_volume", "read_map_record", "read_particles", "write_map_record", "write_particles"]
 
@@ -70,7 +70,7 @@ def _write_fsc(group: h5py.Group, fsc: FscSet) -> None:
 
 
 def _read_fsc(path: str | os.PathLike[str], group: h5py.Group) -> FscSet:
-    from protomer.resolution import FscSet
+    from protomer.maps.resolution import FscSet
 
     values: dict[str, Any] = {entry.name: None for entry in fields(FscSet)}
     values.update({name: values_of(path, dataset) for name, dataset in group.items() if name in values})

@@ -20,8 +20,8 @@ from mrcfile import utils as mrc_utils
 from mrcfile.dtypes import HEADER_DTYPE
 
 from protomer.errors import InputError
-from protomer.output import writing_atomically
-from protomer.volumes import Volume
+from protomer.maps.volumes import Volume
+from protomer.running.output import writing_atomically
 
 HEADER_BYTES = 1024
 ByteOrder = Literal["<", ">"]

@@ -15,8 +15,8 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from protomer.errors import InputError
 from protomer.formats.mrc import LARGEST_HALF_FLOAT
-from protomer.output import writing_atomically
-from protomer.particles import Stack
+from protomer.running.output import writing_atomically
+from protomer.tables.particles import Stack
 
 
 class StackWriter:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from protomer.formats.stack_paths import StackSearch
-from protomer.image_uids import still_original
-from protomer.particles import Particles
+from protomer.tables.image_uids import still_original
+from protomer.tables.particles import Particles
 
 
 def new_names(particles: Particles, project_folder: Path | None) -> list[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
-from protomer.particles import Stack
+from protomer.tables.particles import Stack
 
 PARENTS_TRIED = 4
 

@@ -19,8 +19,8 @@ from protomer.formats import star_columns as tags
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.formats.star_export import write_star_particles
 from protomer.formats.star_text import Columns, as_column, numbers, read_blocks, whole_numbers
-from protomer.image_uids import common_identity, image_uids
-from protomer.particles import OpticsGroup, Particles, empty_columns
+from protomer.tables.image_uids import common_identity, image_uids
+from protomer.tables.particles import OpticsGroup, Particles, empty_columns
 
 __all__ = ["read_star_particles", "write_star_particles"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.particles import COLUMNS, OpticsGroup
+from protomer.tables.particles import COLUMNS, OpticsGroup
 
 DEGREE = np.pi / 180.0
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")

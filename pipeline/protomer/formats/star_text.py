@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.output import writing_atomically
+from protomer.running.output import writing_atomically
 
 #: tag without its underscore -> (n,) bytes, UTF-8, unquoted
 Columns = dict[str, np.ndarray]

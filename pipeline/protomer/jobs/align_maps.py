@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import yaml
 
-from protomer.alignment_inputs import Given, Source, read, side, sources
-from protomer.alignment_report import add_pictures, add_section, new_report
 from protomer.declarations.align_maps import AlignMapsSettings
 from protomer.errors import InputError
-from protomer.finishing import write_maps
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import write_volume
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.map_aligning import Aligned, as_mapping, find_placement, view_matrix, warn_of_doubt, warn_of_loss
-from protomer.map_search import Limits
-from protomer.particle_sets import joined
-from protomer.particles import Particles
-from protomer.placement import place_mask, place_particles, place_record, place_volume
-from protomer.rigid_motion import Frame
+from protomer.maps.alignment_inputs import Given, Source, read, side, sources
+from protomer.maps.alignment_report import add_pictures, add_section, new_report
+from protomer.maps.finishing import write_maps
+from protomer.maps.map_aligning import Aligned, as_mapping, find_placement, view_matrix, warn_of_doubt, warn_of_loss
+from protomer.maps.map_search import Limits
+from protomer.maps.placement import place_mask, place_particles, place_record, place_volume
+from protomer.maps.rigid_motion import Frame
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.tables.particle_sets import joined
+from protomer.tables.particles import Particles
 
 
 def run(inputs: Inputs, settings: AlignMapsSettings, job: JobRun) -> dict[str, Any]:

@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from protomer.alignment import IDENTITY
-from protomer.batches import Batch, fold_count, make_batches, share_of_batches
-from protomer.class_checkpoint import resume, until_settled
-from protomer.class_outcome import class_maps, classified, warn_of_classes, write_posteriors
-from protomer.class_report import write_report
-from protomer.class_start import alike, begin, in_box, load_particles, load_starts, require_classes
-from protomer.classification import Classes, Mixture
+from protomer.classes.checkpoint import resume, until_settled
+from protomer.classes.classification import Classes, Mixture
+from protomer.classes.outcome import class_maps, classified, warn_of_classes, write_posteriors
+from protomer.classes.report import write_report
+from protomer.classes.start import alike, begin, in_box, load_particles, load_starts, require_classes
 from protomer.declarations.classify import ClassifySettings
-from protomer.footprint import Work
+from protomer.engine.alignment import IDENTITY
+from protomer.engine.joining import join_shell
 from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.image_memory import image_folder
-from protomer.images import ImageStore, common_frame
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.joining import join_shell
-from protomer.non_uniform import NonUniform
-from protomer.particles import Particles
-from protomer.refinement import survey_images
-from protomer.refinement_plan import work_of
-from protomer.refinement_setup import Setup
-from protomer.volumes import MapRecord
+from protomer.imaging.image_memory import image_folder
+from protomer.imaging.images import ImageStore, common_frame
+from protomer.maps.non_uniform import NonUniform
+from protomer.maps.volumes import MapRecord
+from protomer.refinement.loop import survey_images
+from protomer.refinement.plan import work_of
+from protomer.refinement.setup import Setup
+from protomer.running.batches import Batch, fold_count, make_batches, share_of_batches
+from protomer.running.footprint import Work
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 SECONDS_PER_COEFFICIENT = 1e-5  # and image and class: measured, whole runs

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import Inputs
 from protomer.declarations.export import ExportSettings
 from protomer.errors import InputError
 from protomer.formats import hdf5, mrc
 from protomer.formats.cs import write_cs_particles
 from protomer.formats.star import write_star_particles
-from protomer.job_command import Call
-from protomer.job_inputs import Inputs
-from protomer.volumes import MapRecord, Volume
+from protomer.maps.volumes import MapRecord, Volume
 
 
 def execute(inputs: Inputs, settings: ExportSettings, call: Call) -> int:

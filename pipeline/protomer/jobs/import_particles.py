@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from protomer import half_sets, image_check, table_check
 from protomer.declarations.import_particles import ImportSettings
 from protomer.errors import InputError
 from protomer.formats import hdf5
 from protomer.formats.cs import read_cs_particles
 from protomer.formats.stack_table import read_stack_particles
 from protomer.formats.star import read_star_particles
-from protomer.image_check import ImageCheck, check_images
-from protomer.import_report import import_report
-from protomer.particles import Particles
-from protomer.table_check import image_name
+from protomer.imaging import image_check
+from protomer.imaging.image_check import ImageCheck, check_images
+from protomer.tables import half_sets, table_check
+from protomer.tables.import_report import import_report
+from protomer.tables.particles import Particles
+from protomer.tables.table_check import image_name
 
 if TYPE_CHECKING:
-    from protomer.job_run import Inputs, JobRun, Plan
+    from protomer.running.job_run import Inputs, JobRun, Plan
 
 T = TypeVar("T")
 SHOWN = 8  # bad rows named in a message; rejected.csv names all
@@ -65,7 +66,7 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
 
 def plan(inputs: Inputs, settings: ImportSettings, ranks: int, threads: int) -> Plan:
     """Memory: the table and a few blocks of images; time: reading every stack twice (once for its digest)."""
-    from protomer.job_run import Plan
+    from protomer.running.job_run import Plan
 
     table_path = next(Path(p) for p in (inputs.star, inputs.cs, inputs.stack) if p is not None)
     table_bytes = 0 if inputs.stack is not None else os.path.getsize(table_path)

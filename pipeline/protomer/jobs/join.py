@@ -12,13 +12,13 @@ import numpy as np
 from protomer.declarations.join import JoinSettings
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.particle_join import Joined, join
-from protomer.particle_matching import row_keys, rows_of, turns_rad
-from protomer.particles import Particles
 from protomer.report.build import Report
 from protomer.report.pictures import orientation_figure
-from protomer.selection_report import warn_of_halves
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.tables.particle_join import Joined, join
+from protomer.tables.particle_matching import row_keys, rows_of, turns_rad
+from protomer.tables.particles import Particles
+from protomer.tables.selection_report import warn_of_halves
 
 BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 400, 1e-5
 SHOWN_ROWS = 200_000  # viewing directions in a figure

@@ -8,38 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from protomer.alignment import IDENTITY
-from protomer.batches import fold_count, make_batches, share_of_batches
 from protomer.declarations.local_refine import LocalRefineSettings
+from protomer.engine.alignment import IDENTITY
+from protomer.engine.expectation import at_heaviest_mode
+from protomer.engine.local_alignment import Local
+from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
-from protomer.expectation import at_heaviest_mode
-from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume
-from protomer.half_sets import require_two_halves, warn_of_small_halves
-from protomer.image_memory import image_folder
-from protomer.images import ImageStore, common_frame
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.local_alignment import Local
-from protomer.local_begin import begin, maps_of_halves, start_fits
-from protomer.local_report import write_report
-from protomer.local_rest import rest_of
-from protomer.local_start import in_mask, local_of, mask_in_box, others, part_of, split_anew
-from protomer.noise_control import control_shell, run_control
-from protomer.non_uniform import NonUniform
-from protomer.particles import Particles
-from protomer.pose_changes import PoseChanges
-from protomer.refinement import reconstruct_halves, survey_images
-from protomer.refinement_checkpoint import resume, until_settled
-from protomer.refinement_outcome import posed
-from protomer.refinement_plan import work_of
-from protomer.refinement_setup import Masking, Setup, State, at_scales
-from protomer.rehearsal import rehearse
-from protomer.resolution import FscSet
-from protomer.subtraction_table import is_subtracted
-from protomer.symmetry import operators
-from protomer.trust import Trust, rounded
-from protomer.volumes import MapRecord, Volume
+from protomer.imaging.image_memory import image_folder
+from protomer.imaging.images import ImageStore, common_frame
+from protomer.local.begin import begin, maps_of_halves, start_fits
+from protomer.local.pose_changes import PoseChanges
+from protomer.local.report import write_report
+from protomer.local.rest import rest_of
+from protomer.local.start import in_mask, local_of, mask_in_box, others, part_of, split_anew
+from protomer.local.trust import Trust, rounded
+from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
+from protomer.maps.non_uniform import NonUniform
+from protomer.maps.resolution import FscSet
+from protomer.maps.volumes import MapRecord, Volume
+from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.noise_control import control_shell, run_control
+from protomer.refinement.outcome import posed
+from protomer.refinement.plan import work_of
+from protomer.refinement.setup import Masking, Setup, State, at_scales
+from protomer.running.batches import fold_count, make_batches, share_of_batches
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.subtraction.table import is_subtracted
+from protomer.symmetry.point_groups import operators
+from protomer.tables.half_sets import require_two_halves, warn_of_small_halves
+from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 ALIGNMENT_FSC = 0.5

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from protomer.asymmetric_unit import Unit, find_unit
+from protomer.config.setting_values import read_numbers
 from protomer.declarations.mask import MaskSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume, read_map_record
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.mask_rule import rule_low_pass_A
-from protomer.mask_start import LEAST_AT_ATOMS, combine, density_at_atoms, model_atoms, starting_voxels
+from protomer.maps.mask_rule import rule_low_pass_A
+from protomer.maps.mask_start import LEAST_AT_ATOMS, combine, density_at_atoms, model_atoms, starting_voxels
+from protomer.maps.volumes import Volume
 from protomer.report.build import Report
 from protomer.report.figures import slices_figure
-from protomer.setting_values import read_numbers
-from protomer.symmetry import canonical_name, operators
-from protomer.volumes import Volume
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.symmetry.asymmetric_unit import Unit, find_unit
+from protomer.symmetry.point_groups import canonical_name, operators
 from protomer_kernels import masks
 
 EDGE_RESOLUTIONS = 5.0  # default soft edge in units of the resolution

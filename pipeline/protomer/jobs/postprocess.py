@@ -11,13 +11,13 @@ from scipy import fft
 
 from protomer.declarations.postprocess import PostprocessSettings
 from protomer.errors import InputError
-from protomer.finishing import Sharpened, choose_mask, sharpen, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.mrc import read_header, read_volume
-from protomer.job_run import Inputs, JobRun, Plan
+from protomer.maps.finishing import Sharpened, choose_mask, sharpen, warn_of_resolution, write_maps
+from protomer.maps.volumes import Halves, Volume
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure, guinier_figure, projections_figure, slices_figure
-from protomer.volumes import Halves, Volume
+from protomer.running.job_run import Inputs, JobRun, Plan
 
 HDF5_ENDINGS = (".h5", ".hdf5")
 

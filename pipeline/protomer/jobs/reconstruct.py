@@ -7,29 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from protomer.batches import Batch, make_batches, share_of_batches
 from protomer.declarations.reconstruct import ReconstructSettings
+from protomer.engine.expectation import PoseTable
 from protomer.errors import InputError
-from protomer.events import Events
-from protomer.expectation import PoseTable
-from protomer.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
-from protomer.footprint import Work
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
-from protomer.half_sets import warn_of_small_halves
-from protomer.image_memory import image_folder
-from protomer.images import ImageStore, common_frame
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.map_agreement import Agreement, agreement, mean_of, read_reference
-from protomer.operator_sets import OperatorSet, operators_of
-from protomer.particles import Particles
-from protomer.refinement import reconstruct_halves, survey_images
-from protomer.refinement_setup import Setup
+from protomer.imaging.image_memory import image_folder
+from protomer.imaging.images import ImageStore, common_frame
+from protomer.maps.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
+from protomer.maps.map_agreement import Agreement, agreement, mean_of, read_reference
+from protomer.maps.rigid_motion import mirror_particles
+from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.setup import Setup
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
 from protomer.report.symmetry_pictures import operator_figure
-from protomer.rigid_motion import mirror_particles
-from protomer.volumes import Halves, MapRecord, Volume
+from protomer.running.batches import Batch, make_batches, share_of_batches
+from protomer.running.events import Events
+from protomer.running.footprint import Work
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.symmetry.operator_sets import OperatorSet, operators_of
+from protomer.tables.half_sets import warn_of_small_halves
+from protomer.tables.particles import Particles
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 

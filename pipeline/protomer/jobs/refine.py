@@ -7,33 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from protomer.alignment import IDENTITY
-from protomer.batches import fold_count, make_batches, share_of_batches
-from protomer.confidence import Confidence
 from protomer.declarations.refine import RefineSettings
+from protomer.engine.alignment import IDENTITY
+from protomer.engine.confidence import Confidence
+from protomer.engine.expectation import at_heaviest_mode
+from protomer.engine.joining import join_shell
+from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
-from protomer.expectation import at_heaviest_mode
-from protomer.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
-from protomer.half_sets import warn_of_small_halves
-from protomer.image_memory import image_folder
-from protomer.images import ImageStore, common_frame
-from protomer.job_run import Inputs, JobRun
-from protomer.joining import join_shell
-from protomer.non_uniform import NonUniform
-from protomer.particles import Particles
-from protomer.pose_change import compare_with_given
-from protomer.refinement import reconstruct_halves, survey_images
-from protomer.refinement_checkpoint import resume, until_settled
-from protomer.refinement_outcome import posed, warn_of_empty, warn_of_lost
-from protomer.refinement_plan import plan, work_of
-from protomer.refinement_report import write_report
-from protomer.refinement_setup import Masking, Setup, State, at_scales
-from protomer.refinement_start import begin, is_asymmetric, load_start, resampled, start_axes
-from protomer.rehearsal import rehearse
-from protomer.start_axes import gain, in_words
-from protomer.symmetry import operators
-from protomer.volumes import Halves, Volume
+from protomer.imaging.image_memory import image_folder
+from protomer.imaging.images import ImageStore, common_frame
+from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
+from protomer.maps.non_uniform import NonUniform
+from protomer.maps.volumes import Halves, Volume
+from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
+from protomer.refinement.plan import plan, work_of
+from protomer.refinement.report import write_report
+from protomer.refinement.setup import Masking, Setup, State, at_scales
+from protomer.refinement.start import begin, is_asymmetric, load_start, resampled, start_axes
+from protomer.running.batches import fold_count, make_batches, share_of_batches
+from protomer.running.job_run import Inputs, JobRun
+from protomer.symmetry.point_groups import operators
+from protomer.symmetry.start_axes import gain, in_words
+from protomer.tables.half_sets import warn_of_small_halves
+from protomer.tables.particles import Particles
+from protomer.tables.pose_change import compare_with_given
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 __all__ = ["plan", "run"]

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 
 import protomer
-from protomer.chain import Chain, Step, read_chain
+from protomer.config.chain import Chain, Step, read_chain
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import Inputs, resolve_inputs
 from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
-from protomer.job_command import Call
-from protomer.job_inputs import Inputs, resolve_inputs
-from protomer.progress import describe_seconds
+from protomer.running.progress import describe_seconds
 
 
 def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:

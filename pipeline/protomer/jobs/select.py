@@ -10,11 +10,11 @@ import numpy as np
 from protomer.declarations.select import SelectSettings
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.particles import Particles
-from protomer.selection import select
-from protomer.selection_criteria import criteria_of
-from protomer.selection_report import report_of, summary_of, warn_of_outcome
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.tables.particles import Particles
+from protomer.tables.selection import select
+from protomer.tables.selection_criteria import criteria_of
+from protomer.tables.selection_report import report_of, summary_of, warn_of_outcome
 
 BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 400, 1e-5
 

@@ -13,19 +13,19 @@ from protomer.declarations.simulate import SimulateSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume
 from protomer.formats.mrc import write_volume
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.operator_sets import operators_of
-from protomer.provenance import file_digest
+from protomer.maps.rigid_motion import RigidMotion, move_volume
+from protomer.maps.volumes import Volume
 from protomer.randomness import generator
-from protomer.rigid_motion import RigidMotion, move_volume
-from protomer.scatterers import MapModel, Scatterer, read_atom_model, with_symmetry
-from protomer.shipped_models import is_shipped, shipped_model, shipped_names
-from protomer.simulation import BLOCK, Simulator
-from protomer.simulation_draws import PARTICLE, SimulationDesign, Truth
-from protomer.simulation_files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
-from protomer.simulation_optics import stretching
-from protomer.simulation_report import simulation_report
-from protomer.volumes import Volume
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.running.provenance import file_digest
+from protomer.simulation.dataset import BLOCK, Simulator
+from protomer.simulation.draws import PARTICLE, SimulationDesign, Truth
+from protomer.simulation.files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
+from protomer.simulation.optics import stretching
+from protomer.simulation.report import simulation_report
+from protomer.simulation.scatterers import MapModel, Scatterer, read_atom_model, with_symmetry
+from protomer.simulation.shipped_models import is_shipped, shipped_model, shipped_names
+from protomer.symmetry.operator_sets import operators_of
 from protomer_kernels.fourier import low_pass
 
 DEFAULT_MODEL = shipped_model("1y1v")

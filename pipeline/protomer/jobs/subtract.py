@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from protomer.batches import share_of_batches
 from protomer.declarations.subtract import SubtractSettings
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.formats.mrc_stack import described
-from protomer.half_sets import require_two_halves
-from protomer.images import common_frame
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.particles import Particles
+from protomer.imaging.images import common_frame
 from protomer.report.build import Report
-from protomer.subtraction_fit import Fit, fit_sample, require_fit, warn_of_contrast
-from protomer.subtraction_frame import frame_of
-from protomer.subtraction_images import StackPlan, Subtraction, make_stack, plan_stacks, sample_rows
-from protomer.subtraction_maps import read_keep_mask, read_support, split_density
-from protomer.subtraction_report import Examples, examples_of, summary_of, warn_of_power, write_report
-from protomer.subtraction_table import is_subtracted, reverted, subtracted
+from protomer.running.batches import share_of_batches
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.subtraction.fit import Fit, fit_sample, require_fit, warn_of_contrast
+from protomer.subtraction.frame import frame_of
+from protomer.subtraction.images import StackPlan, Subtraction, make_stack, plan_stacks, sample_rows
+from protomer.subtraction.maps import read_keep_mask, read_support, split_density
+from protomer.subtraction.report import Examples, examples_of, summary_of, warn_of_power, write_report
+from protomer.subtraction.table import is_subtracted, reverted, subtracted
+from protomer.tables.half_sets import require_two_halves
+from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.slices import volume_radius
 

@@ -10,7 +10,13 @@ import numpy as np
 
 from protomer.declarations.symmetry_expand import SymmetryExpandSettings
 from protomer.errors import InputError, SettingsError
-from protomer.expansion import (
+from protomer.formats.hdf5 import read_particles, write_particles
+from protomer.formats.hdf5_particles import write_copies
+from protomer.report.build import Report
+from protomer.report.pictures import orientation_figure
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.subtraction.table import is_subtracted
+from protomer.symmetry.expansion import (
     axial_shifts_A,
     copies_in_blocks,
     expanded,
@@ -20,15 +26,9 @@ from protomer.expansion import (
     require_expandable,
     torn_filaments,
 )
-from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.formats.hdf5_particles import write_copies
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.operator_sets import OperatorSet, helix_of, operators_of
-from protomer.particles import Particles
-from protomer.report.build import Report
-from protomer.report.pictures import orientation_figure
-from protomer.subtraction_table import is_subtracted
-from protomer.symmetry_gate import Finding, inspect_map
+from protomer.symmetry.gate import Finding, inspect_map
+from protomer.symmetry.operator_sets import OperatorSet, helix_of, operators_of
+from protomer.tables.particles import Particles
 
 SHOWN_ROWS = 200_000  # viewing directions in a figure
 BASE_BYTES, BYTES_PER_IMAGE, SECONDS_PER_IMAGE, SECONDS_PER_ROW = 500_000_000, 800, 4e-6, 1e-6

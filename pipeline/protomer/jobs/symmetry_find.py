@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import yaml
 
-from protomer.axis_fit import AxisError, axis_error
 from protomer.declarations.symmetry_find import SymmetryFindSettings
 from protomer.errors import InputError
-from protomer.finishing import require_mask_values, write_maps
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_header, read_volume, write_volume
-from protomer.helical_finding import run_helical
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.mask_rule import find_support
-from protomer.particles import Particles
+from protomer.maps.finishing import require_mask_values, write_maps
+from protomer.maps.mask_rule import find_support
+from protomer.maps.rigid_motion import RigidMotion, move_mask, move_particles, move_volume
+from protomer.maps.volumes import MapRecord, Volume
 from protomer.report.build import Report
 from protomer.report.figures import projections_figure
 from protomer.report.symmetry_pictures import axis_figure, operator_figure
-from protomer.rigid_motion import RigidMotion, move_mask, move_particles, move_volume
-from protomer.self_correlation import correlations_by_shell
-from protomer.symmetry_finding import Found, as_mapping, find_any, find_named, operator_names, spectrum_for, verdict
-from protomer.volumes import MapRecord, Volume
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.symmetry.axis_fit import AxisError, axis_error
+from protomer.symmetry.finding import Found, as_mapping, find_any, find_named, operator_names, spectrum_for, verdict
+from protomer.symmetry.helical_finding import run_helical
+from protomer.symmetry.self_correlation import correlations_by_shell
+from protomer.tables.particles import Particles
 
 HDF5_ENDINGS = (".h5", ".hdf5")
 MANY_CURVES = 12

@@ -8,12 +8,12 @@ from typing import Any
 
 from protomer import __version__
 from protomer.catalogue import declaration
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import Inputs
+from protomer.config.settings import JobSettings
 from protomer.errors import InputError
-from protomer.job_command import Call
-from protomer.job_inputs import Inputs
-from protomer.provenance import differences, file_digest
-from protomer.run_folder import SETTINGS_NAME, SUMMARY_NAME, RunRecord, read_record, read_summary
-from protomer.settings import JobSettings
+from protomer.running.provenance import differences, file_digest
+from protomer.running.run_folder import SETTINGS_NAME, SUMMARY_NAME, RunRecord, read_record, read_summary
 
 
 def execute(inputs: Inputs, settings: JobSettings, call: Call) -> int:

@@ -10,23 +10,23 @@ import numpy as np
 import yaml
 
 from protomer.declarations.volume import VolumeSettings
-from protomer.finishing import write_maps
 from protomer.formats.hdf5 import read_map_record, write_particles
 from protomer.formats.mrc import read_header, write_volume
-from protomer.job_run import Inputs, JobRun, Plan
-from protomer.map_agreement import agreement
-from protomer.mask_rule import find_support
+from protomer.maps.finishing import write_maps
+from protomer.maps.map_agreement import agreement
+from protomer.maps.mask_rule import find_support
+from protomer.maps.rigid_motion import RigidMotion, mirror_particles, move_particles
+from protomer.maps.volume_fsc import fsc_after
+from protomer.maps.volume_given import HDF5_ENDINGS, Given, load, require_possible
+from protomer.maps.volume_motion import keeps_symmetry, motion_of, off_their_images
+from protomer.maps.volume_operations import Operation, apply_to_map, apply_to_mask, apply_to_record, operations_of
+from protomer.maps.volumes import Volume
 from protomer.report.build import Report
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import slices_figure
 from protomer.report.symmetry_pictures import operator_figure
 from protomer.report.volume_pictures import spectrum_figure
-from protomer.rigid_motion import RigidMotion, mirror_particles, move_particles
-from protomer.volume_fsc import fsc_after
-from protomer.volume_given import HDF5_ENDINGS, Given, load, require_possible
-from protomer.volume_motion import keeps_symmetry, motion_of, off_their_images
-from protomer.volume_operations import Operation, apply_to_map, apply_to_mask, apply_to_record, operations_of
-from protomer.volumes import Volume
+from protomer.running.job_run import Inputs, JobRun, Plan
 
 LARGEST_LOSS = 0.02  # of the density, to the faces of the box
 IN_PLACE = ("flip_hand", "move")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protomer.maps.volumes import Volume
 from protomer.report.drawing import new_figure, styled
-from protomer.volumes import Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

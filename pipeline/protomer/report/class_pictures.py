@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protomer.maps.resolution import FscSet
 from protomer.report.drawing import BLUE, GREY, PALETTE, new_figure, styled
 from protomer.report.figures import resolution_axis
-from protomer.resolution import FscSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protomer.maps.resolution import FscSet
+from protomer.maps.volumes import Volume
 from protomer.report.drawing import BLUE, GREY, ORANGE, PALETTE, RED, new_figure, styled
-from protomer.resolution import FscSet
-from protomer.volumes import Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from protomer.noise_control import NoiseControl
+    from protomer.refinement.noise_control import NoiseControl
 
 _MOST_POINTS = 20_000
 _NORMALS = (("z", "x", "y", 0), ("y", "x", "z", 1), ("x", "y", "z", 2))  # normal, horizontal, vertical, array axis of the normal

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from protomer.formats.mrc import read_volume
+from protomer.maps.volumes import Volume
 from protomer.report.build import Report
 from protomer.report.drawing import GREY, INK, ORANGE, new_figure, styled
-from protomer.volumes import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from protomer.maps.volumes import Volume
 from protomer.report.drawing import GREY, INK, PALETTE, new_figure, styled
-from protomer.volumes import Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from protomer.maps.volumes import Volume
 from protomer.report.drawing import BLUE, GREY, new_figure, styled
-from protomer.volumes import Volume
 from protomer_kernels.shells import shell_power
 
 if TYPE_CHECKING:

@@ -1,0 +1,103 @@
+"""report.html of a classification."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from protomer.classes.classification import Classes, Mixture
+from protomer.classes.outcome import chance_level
+from protomer.maps.volumes import MapRecord
+from protomer.report.build import Report
+from protomer.report.class_pictures import class_fsc_figure, flow_figure, fractions_figure
+from protomer.report.figures import histogram_figure, resolution_figure
+from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.running.job_run import JobRun
+from protomer.tables.particles import Particles
+
+FEW_TO_SHOW = 3  # images: fewer make no plot of viewing directions
+
+
+def write_report(
+    classes: Classes, mixture: Mixture, records: list[MapRecord], particles: Particles, starts: tuple[list[str], list[bool]], job: JobRun
+) -> None:
+    """Warnings first, then how large the classes are, their FSC and maps, how images moved between them, and posteriors."""
+    names, is_decoy = starts
+    labels = [f"{k + 1}: {name}" for k, name in enumerate(names)]
+    counts = np.bincount(particles.class_number, minlength=classes.number + 1)
+    lost = (sum(int(counts[k + 1]) for k in range(classes.number) if is_decoy[k]) + int(counts[0])) / len(particles)
+    setup = classes.setup
+    facts = {
+        "particles": len(particles),
+        "classes": classes.number,
+        "box": f"{setup.store.plane.box} px of {setup.pixel_size_A:.4g} Å",
+        "in the half-sets": " and ".join(str(int((particles.half == half).sum())) for half in (0, 1)),
+        "images count": "in their likeliest class alone" if classes.hard else "in every class by its posterior",
+        "iterations with classes drawn at random": classes.random_until,
+    }
+    report = Report("Classification", job.events.warnings, facts)
+    posterior, chance = float(mixture.posterior.max(axis=1).mean()), chance_level(mixture.posterior)
+    report.headline("lost to decoys", f"{100 * lost:.1f} %", "images in decoy classes, or likelier noise alone")
+    report.headline("mean posterior", f"{posterior:.2f}", f"of the likeliest class; {chance:.2f} by the classes' sizes alone")
+    report.headline("changed class", f"{100 * mixture.history[-1]['changed']:.1f} %", "of the images, in the last iteration")
+    _add_classes(report, mixture, records, counts, labels, is_decoy)
+    _add_flow(report, classes, mixture, labels)
+    for k, record in enumerate(records):
+        _add_class(report, k, record, particles, labels[k])
+    with job.output.writing("report.html") as path:
+        path.write_text(report.html(), encoding="utf-8")
+
+
+def _add_classes(
+    report: Report, mixture: Mixture, records: list[MapRecord], counts: np.ndarray, labels: list[str], is_decoy: list[bool]
+) -> None:
+    """The classes in numbers, and their FSC."""
+    report.section("Classes")
+    rows = [(label, "decoy" if is_decoy[k] else "volume", int(counts[k + 1]), round(100 * float(mixture.posterior[:, k].mean()), 1),
+             "no map" if records[k].fsc is None else records[k].fsc.describe("corrected")) for k, label in enumerate(labels)]  # type: ignore[union-attr]
+    rows.append(("0: noise alone", "", int(counts[0]), round(100 * float(1 - mixture.posterior.sum(axis=1).mean()), 1), ""))
+    report.table(("class: start", "is a", "images", "share (%)", "resolution"), rows,
+                 "Images are counted in their likeliest class; shares are means of posteriors; resolution by the corrected FSC at 0.143.")
+    measured = {label: record.fsc for label, record in zip(labels, records, strict=True) if record.fsc is not None}
+    if measured:
+        report.figure(class_fsc_figure(measured), "Corrected FSC of the half maps of each class, each in a mask of its own. Halves share "
+                      "the start up to its low-pass: a class of noise alone shows no more than that.")
+
+
+def _add_flow(report: Report, classes: Classes, mixture: Mixture, labels: list[str]) -> None:
+    """How the classes came about."""
+    history, width_A = mixture.history, classes.setup.store.plane.box * classes.setup.pixel_size_A
+    report.section("Class flow")
+    report.figure(fractions_figure(np.array([h["fractions"] for h in history]), [*labels, "0: noise alone"]),
+                  "Share of the images in each class, iteration by iteration.")
+    flows = [h["flow"] for h in history if h["flow"] is not None]
+    if flows:
+        report.figure(flow_figure(np.array(flows[-1]), [*(str(k + 1) for k in range(classes.number)), "0"]),
+                      "Images by their class before (rows) and after (columns) the last iteration; 0 is noise alone.")
+    report.table(("iteration", "changed class (%)", "mean posterior of the likeliest", "classes drawn at random"),
+                 [(h["iteration"], round(100 * h["changed"], 1), round(h["mean_best_posterior"], 3), "yes" if h["is_random"] else "no")
+                  for h in history], "Iterations. Where classes were drawn at random, the posterior is of those drawn.")
+    report.figure(
+        resolution_figure({label: [width_A / max(h["resolved_shell"], 1) for h in state.history]
+                           for label, state in zip(labels, mixture.states, strict=True)}),
+        "Resolution of the half maps of each class in each iteration, FSC 0.143 in a sphere.",
+    )
+    matches = [h["match"] for h in history if h["match"]]
+    if matches:
+        report.table(("class of half A", *(f"class {k + 1} of half B" for k in range(classes.number))),
+                     [(k + 1, *row) for k, row in enumerate(matches[0])],
+                     "How the classes of the two halves correlated, less what all have in common, when the random iterations ended; each "
+                     "was paired with the one that it agrees with best.")
+
+
+def _add_class(report: Report, k: int, record: MapRecord, particles: Particles, label: str) -> None:
+    """One class: map, posteriors, viewing directions."""
+    report.section(f"Class {label}")
+    inside = particles.class_number == k + 1
+    if record.fsc is not None:
+        report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
+    if inside.sum() < FEW_TO_SHOW:
+        report.text(f"{int(inside.sum())} images are in this class.")
+        return
+    report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
+    report.figure(histogram_figure(particles.class_posterior[inside], "posterior of the class"),
+                  "How sure the images in this class are of it.")

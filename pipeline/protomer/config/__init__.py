@@ -1,0 +1,1 @@
+"""What a job is asked: settings, inputs, chains, and how they are read."""

@@ -1,0 +1,1 @@
+"""Refining a part of the particle, and whether to believe it."""

@@ -1,0 +1,1 @@
+"""The one loop, and what a refinement starts from and leaves behind."""

@@ -1,0 +1,56 @@
+"""What a refinement would take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from protomer.declarations.refine import RefineSettings
+from protomer.engine.schedule import GRID_RADII, GRID_ROTATIONS, Band
+from protomer.formats.hdf5 import read_particles
+from protomer.imaging.images import common_frame
+from protomer.running.batches import Batch, fold_count, make_batches, share_of_batches
+from protomer.running.footprint import Work
+from protomer.running.job_run import Inputs, Plan
+from protomer.symmetry.point_groups import operators
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.rotations import shift_grid
+
+
+def work_of(half_precision: bool, batches: list[Batch], numbers: range, box: int, threads: int) -> Work:
+    """What decides the memory of the rank with these batches."""
+    keys, own = {batch.key for batch in batches}, [batches[n] for n in numbers]
+    return Work(
+        sum(len(batch.rows) for batch in own),
+        box,
+        len(keys),
+        len({batch.key for batch in own}),
+        half_precision,
+        threads,
+        GRID_ROTATIONS[-1],
+        GRID_RADII[-1],
+        len(shift_grid(box / 16, box / 32)),
+    )
+
+
+def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> Plan:
+    """Memory of the rank that needs most; time from the number of images, at measured rates."""
+    particles = read_particles(inputs.particles)
+    operators(inputs.symmetry, inputs.axes)  # refuses a group that does not exist, as the run would
+    box = settings.box or common_frame(particles)[0]
+    radius = largest_radius(box)
+    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
+    batches = make_batches(particles, folds, settings.seed)
+    works = [work_of(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
+    most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
+    half = most.image_bytes + replace(most, reach=Band.at(box, radius // 2).at_limit.insertion_radius).refinement_bytes
+    return Plan(
+        most.image_bytes + most.refinement_bytes,
+        40 * box**3 + 2000 * len(particles),
+        15 + len(particles) * len(HalfPlane(box, radius)) * 1e-5 / (ranks * threads),
+        (
+            f"{most.image_bytes / 1e9:.2f} GB of it are prepared images; where memory is short they stream from the node's disk",
+            f"memory is for a map that resolves to the pixel size; half of that resolution would take {half / 1e9:.2f} GB",
+        ),
+    )

@@ -1,0 +1,120 @@
+"""What a refinement works with, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from protomer.engine.alignment import IDENTITY
+from protomer.engine.expectation import Model, PoseTable
+from protomer.engine.local_alignment import Local
+from protomer.engine.maximisation import solid_sphere
+from protomer.engine.pose_table import counted_by_presence
+from protomer.engine.schedule import Band
+from protomer.imaging.images import ImageStore
+from protomer.maps.non_uniform import NonUniform
+from protomer.maps.volumes import Halves
+from protomer.running.batches import Batch, Key
+from protomer.running.ranks import Team
+from protomer.tables.particles import Particles
+from protomer_kernels.fourier import crop_volume, low_pass
+from protomer_kernels.masks import dynamic_mask
+
+MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What the references are multiplied by, beside a sphere: the given mask, or one that follows the map (in the given one, if any)."""
+
+    mode: str = "none"
+    threshold: float = 0.2
+    near_A: float = 6.0
+    far_A: float = 14.0
+    from_A: float = 12.0
+    given: np.ndarray | None = None  # (D, D, D)
+
+    def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
+        """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
+        box, given = len(half_maps.a), np.ones((1, 1, 1), np.float32)
+        if self.given is not None:
+            given = np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
+        if self.mode != "dynamic" or resolution_A > self.from_A:
+            return given
+        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION) * given
+        return given * dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change during a refinement."""
+
+    particles: Particles
+    store: ImageStore
+    batches: list[Batch]
+    numbers: range  # this rank's batches
+    team: Team
+    operators: np.ndarray
+    pixel_size_A: float
+    join_shell: int
+    shift_extent_px: float
+    marginalise: bool
+    seed: int
+    threads: int
+    progress: Callable[[str, int], Any]
+    largest: np.ndarray  # (groups, shells): the largest |X|
+    masking: Masking = field(default_factory=Masking)
+    check_stop: Callable[[], None] = lambda: None
+    null_class: bool = False
+    mates: np.ndarray = field(default_factory=lambda: IDENTITY)  # (m, 3, 3), the group that is relaxed
+    local: Local | None = None
+    alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
+    particle_scale: bool = False  # whether each particle's grey scale is refined
+    non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether a group is relaxed."""
+        return len(self.mates) > 1
+
+    @property
+    def origin_px(self) -> np.ndarray:
+        """(3,) where references have their origin, x, y, z from the box centre."""
+        return np.zeros(3) if self.local is None else self.local.origin_px
+
+    @property
+    def keys(self) -> list[Key]:
+        """Halves and folds in their fixed order."""
+        return sorted({batch.key for batch in self.batches})
+
+    @property
+    def row_order(self) -> np.ndarray:
+        """Rows of the particle table in the order of the batches."""
+        return np.concatenate([batch.rows for batch in self.batches])
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a refinement stands: all that an iteration needs from the one before."""
+
+    band: Band
+    model: Model
+    poses: PoseTable
+    agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
+    scale: np.ndarray  # (N,) grey scale of each particle
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def counted_poses(self) -> PoseTable:
+        """The poses, with weights as the last iteration inserted them."""
+        if not (self.history and self.history[-1]["null_class"]):
+            return self.poses
+        return counted_by_presence(self.poses)
+
+
+def at_scales(setup: Setup, state: State) -> Setup:
+    """The setup with the particles at the grey scales found so far."""
+    return replace(setup, particles=setup.particles.with_columns(scale=state.scale)) if setup.particle_scale else setup

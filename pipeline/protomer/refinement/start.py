@@ -1,0 +1,70 @@
+"""The start of a refinement: a volume in the images' frame and grey scale, on the axes of its group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from protomer.declarations.refine import RefineSettings
+from protomer.engine.alignment import mode_count
+from protomer.engine.expectation import Model, PoseTable
+from protomer.engine.grey_scale import calibrate
+from protomer.engine.maximisation import solid_sphere
+from protomer.engine.schedule import Band
+from protomer.errors import InputError
+from protomer.formats.hdf5 import read_any_volume
+from protomer.maps.volumes import Volume
+from protomer.refinement.setup import MASK_FRACTION, Setup, State
+from protomer.running.job_run import Inputs, JobRun
+from protomer.symmetry.point_groups import canonical_name, operators
+from protomer.symmetry.start_axes import StartAxes, find_start_axes, on_axes
+from protomer_kernels.fourier import low_pass, resample_volume
+
+
+def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobRun) -> np.ndarray:
+    """The start volume in the images' frame, low-passed, in a sphere."""
+    volume, box = read_any_volume(inputs.volume), setup.store.plane.box
+    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
+        raise InputError(f"the start volume {inputs.volume} is constant or holds NaN", "a map with density", "give another --volume")
+    if volume.box != box or abs(volume.voxel_size_A / setup.pixel_size_A - 1) >= 1e-3:
+        job.events.warn(
+            "resampled_start",
+            f"the start volume ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled to {box} voxels of "
+            f"{setup.pixel_size_A:.4g} Å",
+        )
+    if settings.align_to_symmetry and not is_asymmetric(inputs):
+        volume = on_axes(volume, start_axes(inputs, settings), job.events)
+    data = resampled(volume, box, setup.pixel_size_A)
+    radius = box * setup.pixel_size_A / settings.initial_low_pass
+    return low_pass(data, radius, 2.0) * solid_sphere(box, MASK_FRACTION)
+
+
+def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSettings) -> State:
+    """The first state: the start volume for every half and fold, in the images' grey scale."""
+    plane = setup.store.plane
+    finest = settings.max_alignment_resolution
+    limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
+    band = Band.at(plane.box, limit)
+    model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius, setup.mates)
+    number = len(setup.particles)
+    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64), setup.particles.scale)
+    return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
+
+
+def is_asymmetric(inputs: Inputs) -> bool:
+    """Whether no group is imposed or relaxed."""
+    return len(operators(inputs.symmetry, inputs.axes)) == 1
+
+
+def start_axes(inputs: Inputs, settings: RefineSettings) -> StartAxes:
+    """The group's axes in the start volume."""
+    group = operators(inputs.symmetry, inputs.axes)
+    return find_start_axes(inputs.volume, canonical_name(inputs.symmetry), group, settings.initial_low_pass)
+
+
+def resampled(volume: Volume, box: int, pixel_A: float) -> np.ndarray:
+    """A volume in the images' box and pixel size."""
+    if volume.box == box and abs(volume.voxel_size_A / pixel_A - 1) < 1e-3:
+        return volume.data
+    return resample_volume(volume.data, volume.voxel_size_A, box, pixel_A)

@@ -1,0 +1,1 @@
+"""How a job runs: its folder, ranks, batches, checkpoints, signals, log and progress."""

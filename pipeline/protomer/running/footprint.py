@@ -1,0 +1,116 @@
+"""How much memory a refinement or a reconstruction takes, from the sizes of its largest arrays, phase by phase.
+
+The phases are those of refinement/loop.py: the E-step (images, accumulators, the reference, what one batch needs), the M-step (accumulators
+of all halves and folds, one pair of sums, one map on its way out of Fourier space), and the last reconstruction with what measuring its
+maps needs. BASE_BYTES and BASE_AT_THE_END_BYTES are the program itself, without and with its figures, measured; tests compare the
+whole with runs. Compiling, once per version, takes 0.25 GB more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protomer.running.batches import BATCH
+from protomer_kernels.grid_scores import TILE
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.insertion import accumulator_bytes
+from protomer_kernels.padded import LAYERS, PADDING
+from protomer_kernels.slices import volume_radius
+
+BASE_BYTES, BASE_AT_THE_END_BYTES = 240_000_000, 330_000_000
+MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening and drawing hold at once
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds; reach: largest radius that iterations
+    insert, unset: the images' own; grid_*, shifts: of the densest global search."""
+
+    images: int
+    box: int
+    keys: int
+    own_keys: int
+    half_precision: bool
+    threads: int
+    grid_rotations: int = 0
+    grid_radius: int = 0
+    shifts: int = 0
+    reach: int | None = None
+
+    @property
+    def image_bytes(self) -> int:
+        """Prepared images."""
+        return self.images * len(self._plane) * (4 if self.half_precision else 8)
+
+    @property
+    def refinement_bytes(self) -> int:
+        """The largest phase of a refinement, without the images."""
+        return max(BASE_BYTES + self._expectation(), BASE_BYTES + self._maximisation(), self.reconstruction_bytes)
+
+    @property
+    def reconstruction_bytes(self) -> int:
+        """The largest phase of a reconstruction from known poses, without the images."""
+        full = _Transform(self.box, self._plane.radius)
+        maps = 4 * self.box**3 * (MAPS_AT_THE_END + self.keys)
+        reconstructing = 2 * full.accumulator + full.sums + full.to_map + 4 * self.box**3 * self.keys
+        return max(BASE_BYTES + reconstructing, BASE_AT_THE_END_BYTES + maps)
+
+    @property
+    def _plane(self) -> HalfPlane:
+        return HalfPlane(self.box, largest_radius(self.box))
+
+    @property
+    def _band(self) -> _Transform:
+        return _Transform(self.box, min(self.reach or self._plane.radius, self._plane.radius))
+
+    def _expectation(self) -> int:
+        band, low = self._band, self._plane.prefix(self.grid_radius)
+        grid = 8 * low * (self.grid_rotations + BATCH * self.shifts * 3) + 6 * BATCH * self.grid_rotations
+        grid += 4 * self.threads * TILE * BATCH * (self.shifts + 3)
+        batch = BATCH * len(self._plane) * 4 * 12
+        references = 4 * self.box**3 * self.keys
+        return band.accumulator * self.own_keys + references + max(band.from_map, band.volume + grid + batch)
+
+    def _maximisation(self) -> int:
+        totals = self._band.accumulator * (self.keys + (3 if self.keys > 2 else 0))
+        return totals + 8 * self.box**3 * self.keys + self._band.sums + self._band.to_map
+
+
+@dataclass(frozen=True)
+class _Transform:
+    """Bytes of what belongs to a Fourier volume that serves slices up to `radius`."""
+
+    box: int
+    radius: int
+
+    @property
+    def _side(self) -> int:
+        return 2 * volume_radius(self.radius) + 1
+
+    @property
+    def accumulator(self) -> int:
+        return accumulator_bytes(self.radius)
+
+    @property
+    def sums(self) -> int:
+        """Numerator and weight."""
+        return self.accumulator // 2
+
+    @property
+    def volume(self) -> int:
+        return self.accumulator // 3
+
+    @property
+    def _planes(self) -> int:
+        """The volume while one axis is in real space, and the layers at work (padded.py)."""
+        return 8 * (self.box * self._side + 2 * LAYERS * PADDING * self.box) * (self._side // 2 + 1)
+
+    @property
+    def from_map(self) -> int:
+        """At most, while a map is transformed."""
+        return self.volume + self._planes
+
+    @property
+    def to_map(self) -> int:
+        """At most, while sums are made a map."""
+        return self._planes + 8 * self.box**3

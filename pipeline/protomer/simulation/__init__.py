@@ -1,0 +1,1 @@
+"""Simulated data with known truth, and how far from the truth a result is."""

@@ -1,0 +1,1 @@
+"""Density taken out of images."""

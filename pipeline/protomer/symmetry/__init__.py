@@ -1,0 +1,1 @@
+"""Groups, their axes in a map, and copies of particles under them."""

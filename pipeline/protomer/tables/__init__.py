@@ -1,0 +1,1 @@
+"""Particle tables: made, checked, joined, selected."""
