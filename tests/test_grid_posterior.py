@@ -32,7 +32,8 @@ def found(at_once: int, monkeypatch: pytest.MonkeyPatch) -> kernel.GridPosterior
     y, amplitude, views, shifts, shift_prior, class_prior = problem()
     plane = HalfPlane(BOX, 4)
     slices = np.stack([as_pairs(of_class) for of_class in views])
-    return kernel.grid_posterior(as_pairs(y), amplitude, slices, shift_ramps(shifts, plane.kx, plane.ky, BOX), shift_prior, class_prior, SHARED)
+    ramps = shift_ramps(shifts, plane.kx, plane.ky, BOX)
+    return kernel.grid_posterior(as_pairs(y), amplitude, slices, ramps, shift_prior, class_prior, SHARED)
 
 
 def test_posteriors_and_sums_are_those_of_bayes_rule(monkeypatch: pytest.MonkeyPatch) -> None:

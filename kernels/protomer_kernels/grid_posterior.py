@@ -45,8 +45,9 @@ def grid_posterior(
 ) -> GridPosterior:
     """Eqs (2) to (4) for n images.
 
-    data (n, 2, K) and amplitude (n, K) float32, whitened; slices (C, G, 2, L) float32, L <= K: they are compared up to L and summed up to K;
-    ramps (S, K) complex64 (grid_scores.shift_ramps); log_shift_prior (S,), log p_s; log_class_prior (C,), log pi_c; shared: q of eq. (3).
+    data (n, 2, K) and amplitude (n, K) float32, whitened; slices (C, G, 2, L) float32, L <= K: they are compared up to L and summed up to
+    K; ramps (S, K) complex64 (grid_scores.shift_ramps); log_shift_prior (S,), log p_s; log_class_prior (C,), log pi_c; shared: q of
+    eq. (3).
     """
     number, classes, rotations, shifts = len(data), len(slices), slices.shape[1], len(ramps)
     length, found = data.shape[2], []

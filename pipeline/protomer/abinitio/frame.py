@@ -42,7 +42,8 @@ class Frame:
                                 f"set final_resolution={np.ceil(10 * width_A / largest_radius(box)) / 10:g}A or coarser")
         first = max(LEAST_RADIUS, int(np.ceil(width_A / initial_A)))
         if first >= last:
-            raise SettingsError(f"final_resolution {final_A:g} Å is shell {last} of a box of {width_A:.0f} Å", f"at least {first + 1} shells",
+            raise SettingsError(f"final_resolution {final_A:g} Å is shell {last} of a box of {width_A:.0f} Å",
+                                f"at least {first + 1} shells",
                                 f"set final_resolution={width_A / (first + 1):.0f}A or finer")
         reach = min(last + MARGIN, largest_radius(box))
         small = working_box(box, reach)

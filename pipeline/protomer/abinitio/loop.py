@@ -68,7 +68,7 @@ def coarse_step(work: AbInitio, step: Step, now: Structures) -> tuple[Found, Str
 def fine_step(work: AbInitio, step: Step, now: Structures) -> tuple[Found, Structures]:
     """A larger batch by the engine's search."""
     radius = radius_of_sums(work, True)
-    if now.numerator.shape != Structures.nothing(work.classes, work.frame.box, radius).numerator.shape or not work.steps[step.number - 1].is_fine:
+    if not work.steps[step.number - 1].is_fine:
         now = now.emptied(radius)
     units = work.units(step)
     found = found_finely(work, expect_finely(work, step, now, units, lambda number: None), units, radius, np.log(now.prior))

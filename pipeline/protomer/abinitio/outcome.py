@@ -115,14 +115,14 @@ def warn(outcome: Outcome, alike: list[tuple[int, int, float]], events: Events) 
         if counts[k] < max(FEW_IMAGES, FEW_SHARE * number / classes):
             events.warn("empty_class", f"class {k + 1} has {counts[k]} of {number} images: its map says nothing")
         elif outcome.structure[k] < STRUCTURELESS:
-            events.warn("no_structure", f"the map of class {k + 1} is a ball: {100 * outcome.structure[k]:.0f} % of its power is not its mean "
-                        "over all directions. The images do not show their orientations, or this class is of junk")
+            events.warn("no_structure", f"the map of class {k + 1} is a ball: only {100 * outcome.structure[k]:.0f} % of its power is not "
+                        "its mean over all directions. The images do not show their orientations, or this class is of junk")
     empty = float(np.mean(outcome.presence < CLEARLY_PRESENT))
     if empty > 0.5:
         events.warn("no_particle", f"{100 * empty:.0f} % of the images are likelier noise alone than any of the maps at any pose: do not "
                     "believe these maps")
     for k, j, correlation in alike:
         if correlation > SAME_MAP:
-            events.warn("same_class", f"classes {k + 1} and {j + 1} are one structure (correlation {correlation:.2f} where one is laid upon "
-                        "the other, whichever the hand): fewer classes do")
+            events.warn("same_class", f"classes {k + 1} and {j + 1} are one structure (correlation {correlation:.2f} where one is laid "
+                        "upon the other, whichever the hand): fewer classes do")
 

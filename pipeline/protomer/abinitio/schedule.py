@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from protomer.engine.alignment import Search, Stage
 
-LEAST_RADIUS, COARSE_RADIUS = 6, 10
-START_STEPS, COARSE_STEPS, FINE_STEPS = 24, 56, 6
+LEAST_RADIUS, COARSE_RADIUS = 6, 9
+START_STEPS, COARSE_STEPS, FINE_STEPS = 24, 32, 6
 GRID_DENSITY = 5
 SHIFT_STEP = 4.2  # steps of the lattice of shifts in a wave of the finest detail
 FINE_BATCHES = 4  # times the last coarse batch

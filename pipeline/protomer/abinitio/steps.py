@@ -39,8 +39,8 @@ SHIFT_SPREAD = 0.75  # standard deviation of the particles' places, in extents o
 
 @dataclass(frozen=True)
 class Found:
-    """What a batch gave, the same on every rank: sums of each class; means over images of log evidence, of the posterior of each class (K,),
-    and of the highest posterior of any single pose."""
+    """What a batch gave, the same on every rank: sums of each class; means over images of log evidence, of the posterior of each class
+    (K,), and of the highest posterior of any single pose."""
 
     sums: list[Sums]
     log_evidence: float
@@ -177,7 +177,8 @@ def found_finely(work: AbInitio, share: Expectation, units: list[int], radius: i
     """What all ranks found."""
     accumulators = [of_class.get((0, 0), empty_accumulator(radius)) for of_class in share.accumulators]
     log_z = np.stack([evidence(poses, work.setup.shift_extent_px) for poses in share.poses], axis=1)
-    values = np.stack([logsumexp(log_z + log_prior, axis=1), (share.posterior * np.stack([p.weight[:, 0] for p in share.poses], 1)).max(1)], 1)
+    certainty = (share.posterior * np.stack([poses.weight[:, 0] for poses in share.poses], axis=1)).max(axis=1)
+    values = np.stack([logsumexp(log_z + log_prior, axis=1), certainty], axis=1)
     rows, first = [], 0
     for unit in work.own(units):
         part = slice(first, first + len(work.setup.batches[unit].rows))

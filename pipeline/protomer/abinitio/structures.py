@@ -1,6 +1,7 @@
 """The volumes of all classes while they are found: running sums of slices, and the map that they give.
 
-(1) S <- (1 - g) S + s: sums of numerator and weight with those of a batch, g = max(gain, 1 / steps so far)  (online EM: Cappé, Moulines 2009)
+(1) S <- (1 - g) S + s: sums of numerator and weight with those of a batch, g = max(gain, 1 / steps so far)     (online EM: Cappé and
+    Moulines 2009)
 (2) V = numerator / (weight + mean weight of the shell / SSNR)                                            (wiener.py, eq. 1, one SSNR)
 
 No half maps say what the SSNR is, and halves that are aligned to one reference would overstate it: it is SSNR throughout, up to the radius
@@ -27,8 +28,8 @@ MOST_CENTRING = 0.04  # of the box, in one step
 
 @dataclass(frozen=True)
 class Structures:
-    """maps (K, b, b, b) float32; numerator (K, n, n, r + 1) complex64 and weight, float32, of eq. (1); steps: how many these hold; prior (K,)
-    of the classes."""
+    """maps (K, b, b, b) float32; numerator (K, n, n, r + 1) complex64 and weight, float32, of eq. (1); steps: how many these hold;
+    prior (K,) of the classes."""
 
     maps: np.ndarray
     numerator: np.ndarray

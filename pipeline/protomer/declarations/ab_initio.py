@@ -11,7 +11,8 @@ from protomer.config.settings import Input, Job, JobSettings, setting
 class AbInitioSettings(JobSettings):
     """Settings of `ab-initio`."""
 
-    classes: int = setting(1, "how many volumes; more than one sorts the images too, such as into good ones and junk", minimum=1, maximum=100)
+    classes: int = setting(1, "how many volumes; more than one sorts the images too, such as into good ones and junk", minimum=1,
+                           maximum=100)
     initial_resolution: float = setting(35.0, "resolution at which volumes begin", unit="A", minimum=5.0)
     final_resolution: float = setting(12.0, "resolution at which they end; finer detail is the work of refine", unit="A", minimum=2.0)
     similarity: float = setting(
@@ -29,14 +30,15 @@ class AbInitioSettings(JobSettings):
 JOB = Job(
     name="ab-initio",
     summary="One or more low-resolution volumes from particles alone, without any model",
-    teaches="Stochastic expectation-maximisation: poses drawn at random, then small batches of images, each of which counts at all poses and "
-    "in all classes by its posterior, while the resolution grows from 35 to 12 Å. Several attempts are made, and the likeliest gone on with. "
-    "The hand is not known: of a volume and its mirror image both explain the images equally well, until a helix can be seen. "
-    "A --symmetry that the particle does not have yields a volume that looks symmetric all the same: begin with C1, and let "
-    "`protomer symmetry-find` say. With several classes junk often gathers in one of them; give the good ones to `classify`, with decoys. "
-    "Writes class_1/ ... with volume.h5 and map.mrc, made of all images: there are no half maps, and no resolution is claimed, for half-sets "
-    "are neither used nor changed here; refine measures. particles.h5 holds the likeliest class, its posterior and the pose of each image. "
-    "Example: protomer ab-initio --particles imported --output abinitio, then "
+    teaches="Stochastic expectation-maximisation: poses drawn at random, then small batches of images, each of which "
+    "counts at all poses and "
+    "in all classes by its posterior, while the resolution grows from 35 to 12 Å. Several attempts are made, and the likeliest is "
+    "gone on with. The hand is not known: a volume and its mirror image explain the images equally well; look for a right-handed "
+    "helix in a finer map. A --symmetry that the particle does not have yields a volume that looks symmetric all the same: begin with"
+    " C1, and let `protomer symmetry-find` say. With several classes junk often gathers in one of them; give the good ones to "
+    "`classify`, with decoys. Writes class_1/ ... with volume.h5 and map.mrc, made of all images: there are no half maps and no "
+    "resolution is claimed, for half-sets are neither used nor changed here; refine measures. particles.h5 holds each image's "
+    "likeliest class, its posterior and the pose in it. Example: protomer ab-initio --particles imported --output abinitio, then "
     "protomer refine --particles abinitio --volume abinitio/class_1 --output refined",
     inputs=(
         Input("particles", "particles.h5 or a job folder", file="particles.h5", required=True),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from protomer.formats import mrc
 from protomer.errors import InputError
+from protomer.formats import mrc
 from protomer.formats.hdf5_files import as_json, damaged, new_hdf5_file, opened, put, read_json, values_of
 from protomer.formats.hdf5_particles import read_particles, write_particles
 from protomer.maps.volumes import Halves, MapRecord, Volume
