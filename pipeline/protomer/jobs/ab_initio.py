@@ -30,7 +30,7 @@ def run(inputs: Inputs, settings: AbInitioSettings, job: JobRun) -> dict[str, An
 
     def after_step(reached: State) -> None:
         tell(work, reached, job)
-        if reached.at % EVERY == 0 or reached.at == len(work.steps):
+        if reached.at % EVERY == 0 or work.steps[reached.at - 1].is_fine:
             save(reached, job.checkpoint)
             job.stop_together()
 
