@@ -39,18 +39,24 @@ __all__ = ["Inputs", "JobRun", "Plan", "RunOptions", "plan_job", "run_job"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is expected to take, for --dry-run: bytes of memory per rank, bytes on disk, seconds; notes in words."""
+    """What a run is expected to take, for --dry-run and batch systems: bytes of memory per rank, bytes on disk, seconds; notes in words.
+
+    scratch_bytes: of a rank's memory, what goes to the node's own disk where memory is short.
+    """
 
     memory_bytes: int
     disk_bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+    scratch_bytes: int = 0
 
     def describe(self, job_name: str, ranks: int, threads: int) -> str:
         """The plan as a person reads it."""
         lines = [f"{job_name} on {ranks} rank(s) of {threads} thread(s) would take about",
                  f"  memory  {self.memory_bytes / 1e9:.2f} GB on each rank", f"  disk    {self.disk_bytes / 1e9:.3f} GB",
                  f"  time    {describe_seconds(self.seconds)}", *(f"  note    {note}" for note in self.notes)]
+        if self.scratch_bytes:
+            lines.insert(2, f"  scratch {self.scratch_bytes / 1e9:.2f} GB of it on the node's disk of each rank, where memory is short")
         return "\n".join(lines)
 
 
