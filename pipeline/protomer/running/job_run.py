@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from protomer.config.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.config.settings import Job, JobSettings
 from protomer.errors import InputError, ProtomerError, Stopped
 from protomer.running.checkpoints import CHECKPOINT_NAME, Checkpoint
+from protomer.running.devices import bind_device
 from protomer.running.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
 from protomer.running.output import OutputFolder
 from protomer.running.progress import Progress, describe_seconds, show_progress
@@ -136,6 +138,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     team = Team() if team is None else team
     checked = job.settings.from_mapping(settings)
     backend, why = _resolve_place(job, options.backend, team.size)
+    device = _device_of(backend)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
     start = team.on_first(lambda: _begin(options, record))
@@ -145,7 +148,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     with stop_on_signals() as stop:
         run = _open(job, options, record, team, stop)
         run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
-                         resumed=start == "resumed")
+                         resumed=start == "resumed", **device)
         _tell_how_it_goes_on(job, run)
         return _work(job, found, checked, run, start == "new")
 
@@ -164,6 +167,11 @@ def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
         raise InputError(f"{job.name} was started on {ranks} ranks", "one process: this job does not share its work",
                          f"start it without mpiexec: protomer {job.name} ...")
     return resolve_backend(backend)
+
+
+def _device_of(backend: str) -> dict[str, str | None]:
+    """The GPU that this rank is bound to, for the log. Raises InputError where it would have to share one."""
+    return {"gpu": bind_device(os.environ)} if backend == "cuda" else {}
 
 
 def _begin(options: RunOptions, record: RunRecord) -> str:
