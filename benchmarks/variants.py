@@ -18,7 +18,7 @@ from protomer.environment import prepare_environment
 
 #: modules that hold its constants
 ENGINE = ("engine.alignment", "engine.schedule", "engine.expectation", "engine.pose_table", "engine.iteration_record", "refinement.loop",
-          "refinement.loop.plan", "jobs.refine")
+          "refinement.plan", "jobs.refine")
 NEVER = 10**9
 FULL = "full"
 
