@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protomer.maps.volumes import Volume
-from protomer.report.surface_pictures import PIXELS, still_picture
+from protomer.report.surface_pictures import MARGIN, PIXELS, still_picture
 from protomer.report.surfaces import level_by_rule, packed, surface_of, unpacked
 
 BALL_A = np.array([9.0, -6.0, 15.0])  # x, y, z of its centre; radius 12 Å
@@ -77,8 +77,8 @@ def test_the_still_picture_shows_the_surface_from_the_positive_end_of_z() -> Non
     picture = matplotlib.image.imread(io.BytesIO(still_picture(surface, "#3b82c4", 48.0)))
     assert picture.shape == (PIXELS, PIXELS, 4)
     up, across = np.nonzero(picture[..., 3])
-    centre_A = (np.array([across.mean(), PIXELS - 1 - up.mean()]) / PIXELS - 0.5) * 2 * 48.0 * 1.05
+    centre_A = (np.array([across.mean(), PIXELS - 1 - up.mean()]) / PIXELS - 0.5) * 2 * 48.0 * MARGIN
     np.testing.assert_allclose(centre_A, BALL_A[:2], atol=0.5)
-    assert len(up) / PIXELS**2 == pytest.approx(np.pi * 12**2 / (2 * 48 * 1.05) ** 2, rel=0.05)
+    assert len(up) / PIXELS**2 == pytest.approx(np.pi * 12**2 / (2 * 48 * MARGIN) ** 2, rel=0.05)
     lit = picture[..., 2][picture[..., 3] > 0]
     assert lit.max() > 1.5 * lit.min() > 0

@@ -9,7 +9,7 @@ import numpy as np
 from protomer.report.surfaces import Surface
 
 PIXELS = 320  # along an edge of the picture
-MARGIN = 1.05  # of the surface's reach that the picture shows
+MARGIN = 1.15  # of the surface's reach that the picture shows
 LIGHT = np.array([-0.35, 0.45, 0.82])
 AMBIENT = 0.35
 
