@@ -9,7 +9,7 @@ from protomer.engine.alignment import IDENTITY, Reference
 from protomer.engine.hypotheses import Hypotheses, class_posterior
 from protomer.engine.schedule import Band
 from protomer.engine.unknown import FIRST_SHELL, projected_power, unknown_log_odds
-from protomer.imaging.images import Transfer, whiten
+from protomer.imaging.images import Transfer, Whitened, whiten
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 BOX = 24
@@ -25,10 +25,13 @@ def images(plane: HalfPlane, power: np.ndarray, number: int, seed: int) -> tuple
     return (np.sqrt(variance / 2) * (normal[0] + 1j * normal[1])).astype(np.complex64), transfer, noise
 
 
-def whitened(plane: HalfPlane, number: int, power: np.ndarray, seed: int = 0):  # noqa: ANN201
-    """The same as the E-step takes it."""
+def whitened(
+    plane: HalfPlane, number: int, power: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Whitened]:
+    """The same, and as the E-step takes it."""
     data, transfer, noise = images(plane, power, number, seed)
-    return data, transfer, noise, whiten(data, Transfer(transfer, None), np.sqrt(plane.multiplicity / noise[plane.shell]).astype(np.float32))
+    root_weight = np.sqrt(plane.multiplicity / noise[plane.shell]).astype(np.float32)
+    return data, transfer, noise, whiten(data, Transfer(transfer, None), root_weight)
 
 
 def test_the_evidence_is_the_ratio_of_two_complex_gaussian_densities() -> None:
@@ -55,7 +58,7 @@ def test_the_power_is_that_of_a_volume_s_projections() -> None:
     volume = random.standard_normal((BOX,) * 3).astype(np.float32)
     power = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search, 1) for scale in (1.0, 2.0)],
                             np.array([1.0, 1.0]), 8)
-    # white in three dimensions: |F|^2 of a unitary transform of a projection is D times the variance, less what reading between samples blurs
+    # white in three dimensions: |F|^2 of a unitary transform of a projection is D times the variance
     np.testing.assert_allclose(power[2:] / BOX, 0.5 * (1.0 + 4.0), rtol=0.2)
     alone = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search, 1) for scale in (1.0, 2.0)],
                             np.array([1.0, 0.0]), 8)

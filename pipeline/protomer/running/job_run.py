@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from protomer.running.checkpoints import CHECKPOINT_NAME, Checkpoint
 from protomer.running.devices import bind_device
 from protomer.running.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
 from protomer.running.output import OutputFolder
-from protomer.running.progress import Progress, describe_seconds, show_progress
+from protomer.running.progress import Logged, Progress, describe_seconds, show_progress
 from protomer.running.ranks import Team
 from protomer.running.run_folder import (
     SETTINGS_NAME,
@@ -91,9 +91,11 @@ class JobRun:
     earlier: tuple[Attempt, ...] = ()  # attempts at this run before this one; rank 0 alone knows them
     digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of outputs that were digested as they were written, by name
 
-    def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
-        """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
-        return show_progress(label, total, self.team.is_first)
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Progress]:
+        """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`; logged now and then."""
+        with show_progress(label, total, self.team.is_first) as line:
+            yield Logged(line, self.events.event, label, total) if self.team.is_first else line
 
     @contextmanager
     def shared_progress(self, label: str, total: int) -> Iterator[Progress]:
