@@ -191,4 +191,5 @@ def plan(inputs: Inputs, settings: LocalResolutionSettings, ranks: int, threads:
     volume = load(inputs.volume, settings.voxel_size).half_maps.a
     box = volume.box
     bands = bands_of(box, volume.voxel_size_A, settings)
-    return Plan(memory_bytes=250_000_000 + 60 * box**3, disk_bytes=12 * box**3 + 1_000_000, seconds=3 + box**3 * (1e-6 + 4e-7 * len(bands)))
+    return Plan(memory_bytes=250_000_000 + 70 * box**3, disk_bytes=12 * box**3 + 1_000_000,
+                seconds=3 + box**3 * (2e-6 + 2.5e-7 * len(bands)))

@@ -6,8 +6,8 @@ in every band, or in one of any two that follow each other (in a coarse band a p
 (1) at or above the threshold, and
 (2) more than noise gives by chance. Without signal atanh(c) sqrt(N - 2) is standard normal, N the number of independent pairs of values in
     band and window (Fisher 1915, for known means); of all places looked at, those count of which no more than a given share is expected
-    to be false: Benjamini & Yekutieli (2001), Ann. Stat. 29, 1165, for p-values that depend on each other. Half of that share is allowed in each
-    band, since the first two decide whether a place has a resolution at all.
+    to be false: Benjamini & Yekutieli (2001), Ann. Stat. 29, 1165, for p-values that depend on each other. Half of that share is allowed
+    in each band, since the first two decide whether a place has a resolution at all.
 
 False discovery rates for FSCs, by permutation where (2) has the formula: Beckers & Sachse (2020), J. Struct. Biol. 212, 107579. Between
 the last band that holds and the first that fails the crossing is interpolated.
@@ -99,14 +99,14 @@ def measure_local_resolution(half_maps: Halves[Volume], bands: Bands, inside: np
                              after_each: Callable[[], None] = lambda: None) -> LocalResolution:
     """Resolution at the voxels inside (bool (D, D, D)). after_each is called after each band; the last bands may not be needed."""
     box, grid, width_A = bands.box, bands.grid, bands.box * half_maps.a.voxel_size_A
-    spectra = [fft.rfftn(half.data) for half in half_maps]
+    a_ft, b_ft = (fft.rfftn(half.data) for half in half_maps)
     nearest = np.rint(np.arange(grid) * box / grid).astype(int) % box
     alive = inside[np.ix_(nearest, nearest, nearest)]
     looked_at = max(int(alive.sum()), 1)
     cycles, excess, missed = np.zeros(alive.shape, np.float32), np.zeros(alive.shape, np.float32), np.zeros(alive.shape, bool)
     asked, share = [], []
     for radius, half_width, width_px in zip(bands.radius.tolist(), bands.half_width.tolist(), bands.width_px.tolist(), strict=True):
-        correlation = local_correlation(*spectra, (radius, half_width), width_px, grid)
+        correlation = local_correlation(a_ft, b_ft, (radius, half_width), width_px, grid)
         asked.append(max(threshold, critical_correlation(correlation[alive], looked_at, false_share / 2,
                                                          independent_pairs(box, (radius, half_width), width_px))))
         margin = correlation - np.float32(asked[-1])

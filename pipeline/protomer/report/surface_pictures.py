@@ -57,7 +57,7 @@ def _mappable(scale: object) -> object:
 def first_at_level(density: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """How far along the first axis (n, rows, columns) density first reaches a level, between voxels, and if it does: (rows, columns)."""
     inside = density >= level
-    hit = inside.any(axis=0)
+    hit = np.asarray(inside.any(axis=0))
     first = inside.argmax(axis=0)
     rows, columns = np.indices(hit.shape)
     here, before = density[first, rows, columns], density[np.maximum(first - 1, 0), rows, columns]
