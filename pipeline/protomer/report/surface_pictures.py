@@ -26,16 +26,20 @@ def surface_figure(volume: Volume, level: float, values: Volume, is_known: np.nd
     from matplotlib.colors import Normalize
     figure, panels = new_figure(columns=3, width_in=9.6, height_in=3.5)
     step = -(-volume.box // MOST_PIXELS)
+    density_of_all = volume.data[::step, ::step, ::step]
+    slope = np.gradient(density_of_all)
+    steepness = np.sqrt(sum(part * part for part in slope))
     scale, colours = Normalize(*limits), colormaps[COLOURS]
     for panel, (name, axis) in zip(panels, VIEWS, strict=True):
-        density, colour, known = (np.moveaxis(array[::step, ::step, ::step], axis, 0)[::-1]
-                                  for array in (volume.data, values.data, is_known))
+        density, colour, known, towards, steep = (np.moveaxis(array, axis, 0)[::-1] for array in (
+            density_of_all, values.data[::step, ::step, ::step], is_known[::step, ::step, ::step], slope[axis], steepness))
         depth, hit = first_at_level(density, level)
-        light = AMBIENT + (1 - AMBIENT) * brightness(depth, hit)
         rows, columns = np.indices(hit.shape)
         at = np.clip(np.rint(depth), 0, len(density) - 1).astype(int)
-        picture = colours(scale(colour[at, rows, columns]))
-        picture[~known[at, rows, columns], :3] = UNKNOWN
+        here = at, rows, columns
+        light = AMBIENT + (1 - AMBIENT) * np.clip(-towards[here] / np.maximum(steep[here], 1e-12), 0, 1)  # cosine of normal and sight
+        picture = colours(scale(colour[here]))
+        picture[~known[here], :3] = UNKNOWN
         picture[..., :3] *= light[..., None]
         picture[..., 3] = hit
         panel.imshow(picture, origin="lower", interpolation="nearest")
@@ -64,12 +68,6 @@ def first_at_level(density: np.ndarray, level: float) -> tuple[np.ndarray, np.nd
     rise = here - before
     part = np.divide(here - np.float32(level), rise, out=np.zeros_like(here), where=rise > 0)
     return np.where(hit, first - np.clip(part, 0, 1), len(density)).astype(np.float64), hit
-
-
-def brightness(depth: np.ndarray, hit: np.ndarray) -> np.ndarray:
-    """Cosine between the surface's normal and the line of sight, from depths in voxels: (rows, columns), 0 where nothing is hit."""
-    down, across = np.gradient(depth)
-    return np.where(hit, 1.0 / np.sqrt(1.0 + down**2 + across**2), 0.0)
 
 
 @styled
