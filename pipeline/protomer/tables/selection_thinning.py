@@ -3,8 +3,8 @@
 Each is applied to the rows that passed all before it, and a row passes or not whatever the order of rows.
 
 (1) A particle is at coordinate * pixel size of its micrograph - shift. Of two that are nearer to each other than a distance the one with
-    the higher log-likelihood stays, or the first of its stack where these are equal; in that order, so that of a row of neighbours every
-    other one may stay. Copies of one image are not two particles unless that is asked for.
+    the higher log-likelihood stays, or the first of its stack where these are equal; in that order, so that of a row of neighbours
+    every other one may stay. Copies of one image are not two particles unless that is asked for.
 (2) Views are counted in cells of the unit that symmetry leaves (protomer.tables.views). Of a cell that has more than `crowding` times what
     an even coverage would give, so many are kept whose hash of (seed, image) is lowest.
 """
