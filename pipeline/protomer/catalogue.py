@@ -8,8 +8,8 @@ from protomer.config.settings import Job, unknown_name
 from protomer.errors import SettingsError
 
 JOB_NAMES = ("import", "simulate", "select", "join", "refine", "classify", "local-refine", "subtract", "reconstruct", "postprocess",
-             "local-resolution", "orientations", "mask", "volume", "symmetry-find", "symmetry-expand", "align-maps", "export", "verify",
-             "run")
+             "local-resolution", "orientations", "ctf-refine", "mask", "volume", "symmetry-find", "symmetry-expand", "align-maps", "export",
+             "verify", "run")
 
 
 def module_name(job_name: str) -> str:
