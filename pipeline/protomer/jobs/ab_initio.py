@@ -86,4 +86,4 @@ def plan(inputs: Inputs, settings: AbInitioSettings, ranks: int, threads: int) -
     box = particles.optics_groups[0].box
     return Plan(needed + images, settings.classes * 8 * box**3 + 600 * len(particles),
                 seconds(particles, settings, len(group), ranks * threads),
-                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",))
+                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",), images)
