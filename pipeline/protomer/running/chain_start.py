@@ -36,7 +36,8 @@ def enter_chain(folder: Path, chain: Chain, may_unlock: bool) -> Lock:
     found = take_lock(folder / CHAIN_LOCK)
     if isinstance(found, Holder):
         raise InputError(f"{folder} is in use: another `protomer run` is at work there ({found.describe()})",
-                         "one run of a chain in a folder", f"wait for it; or stop it, which cancels its jobs, with `kill -INT {found.process}` on {found.host}; or choose "
+                         "one run of a chain in a folder",
+                         f"wait for it; or stop it, which cancels its jobs, with `kill -INT {found.process}` on {found.host}; or choose "
                          "another --folder")
     try:
         refuse_orphans(folder, chain)
@@ -55,7 +56,8 @@ def refuse_orphans(folder: Path, chain: Chain) -> None:
                 if working.get(name) is None]
     if orphans:
         raise InputError("jobs of a run that was killed are still there\n    " + "\n    ".join(orphans),
-                         "a chain without jobs of an earlier run", "wait until they have ended, which keeps their work, or stop them; then give the same command again")
+                         "a chain without jobs of an earlier run",
+                         "wait until they have ended, which keeps their work, or stop them; then give the same command again")
 
 
 def queued_jobs(folder: Path) -> list[tuple[str, str, str]]:
