@@ -3,8 +3,8 @@
 python benchmarks/kills.py                         20 kills
 python benchmarks/kills.py --kills 2 --seed 1      fewer, other ones
 
-A chain runs under `protomer run` until a process of it gets a signal: Snakemake, a job's launcher, one rank, or all at once with SIGKILL, as
-when a machine goes down. Then the same command is given again, until that chain is done; the next kill meets what it left, or a new
+A chain runs under `protomer run` until a process of it gets a signal: Snakemake, a job's launcher, one rank, or all at once with SIGKILL,
+as when a machine goes down. Then the same command is given again, until that chain is done; the next kill meets what it left, or a new
 chain. After every kill each file that has its final name must be whole; at the end of every chain its bits must be those of the
 undisturbed one. Where jobs outlive their Snakemake, the command says so, and is given again when they have ended.
 """
@@ -35,9 +35,12 @@ CHAIN = {"dataset": {"star": "simulated", "resources": ONE}, "jobs": {
     "shape": {"job": "mask", "volume": "refined", "resources": ONE}}}
 #: whom, and with what; a machine that goes down kills all
 KILLS = (("snakemake", signal.SIGTERM), ("snakemake", signal.SIGINT), ("snakemake", signal.SIGKILL), ("launcher", signal.SIGTERM),
-         ("launcher", signal.SIGKILL), ("rank", signal.SIGTERM), ("rank", signal.SIGUSR1), ("rank", signal.SIGKILL), ("all", signal.SIGKILL))
+         ("launcher", signal.SIGKILL), ("rank", signal.SIGTERM), ("rank", signal.SIGUSR1), ("rank", signal.SIGKILL),
+         ("all", signal.SIGKILL))
 VARYING = ("provenance", "stacks/mtime_ns", "stacks/path")  # where and when, not what
-LONGEST_S = 280.0
+#: when a kill comes after the command was given, in units of the undisturbed chain's time: several hit the same chain
+MOMENTS = (0.03, 0.3)
+LONGEST_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def workers(root: psutil.Process) -> tuple[list[psutil.Process], list[psutil.Pro
         if is_job:
             job = words[3]
             (ranks if "PMI_RANK" in surroundings else launchers).append(process)
-        elif words and Path(words[0]).name == "mpiexec" or "mpiexec" in " ".join(words[:2]) and "bash" not in words[0]:
+        elif any(Path(word).name.startswith("mpiexec") for word in words[:2]):
             launchers.append(process)
     return launchers, ranks, job
 
@@ -191,9 +194,10 @@ def main() -> int:
 def disturb(folder: Path, generator: np.random.Generator, whole_s: float) -> tuple[Kill, int] | None:
     """Start or continue a chain and kill at a drawn moment: the kill, and how many files were broken after it; None where it was done
     before. Where jobs of the last attempt are still at work, they are waited for first."""
-    after_s, deadline = float(generator.uniform(0.05, 0.8)) * whole_s, time.monotonic() + LONGEST_S
+    after_s, deadline = float(generator.uniform(*MOMENTS)) * whole_s, time.monotonic() + LONGEST_S
     while True:
-        length, process, begun = (folder / "said.txt").stat().st_size if (folder / "said.txt").exists() else 0, start(folder), time.monotonic()
+        length = (folder / "said.txt").stat().st_size if (folder / "said.txt").exists() else 0
+        process, begun = start(folder), time.monotonic()
         try:
             code = process.wait(timeout=after_s)
         except subprocess.TimeoutExpired:
