@@ -50,13 +50,18 @@ def test_a_second_run_of_a_chain_in_the_same_folder_is_refused_and_names_the_fir
 
 def test_a_job_that_a_killed_run_left_at_work_is_named_with_how_to_stop_it(chain: Chain, tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
+    lock = tmp_path / ".snakemake/locks/0.output.lock"  # of the run that was killed
+    lock.parent.mkdir(parents=True)
+    lock.write_text("truth/map.mrc")
+    (tmp_path / CHAIN_LOCK).write_text(json.dumps(asdict(Holder.here())))
     orphan = take_lock(tmp_path / "truth" / RUN_LOCK)
     assert isinstance(orphan, Lock)
     with pytest.raises(InputError, match=rf"truth: process {os.getpid()} on .*; `kill {os.getpid()}` on"):
         enter_chain(tmp_path, chain, False)
-    assert holder_of(tmp_path / CHAIN_LOCK) is None
+    assert holder_of(tmp_path / CHAIN_LOCK) is None and lock.exists()
     orphan.release()
     enter_chain(tmp_path, chain, False).release()
+    assert not lock.exists()
 
 
 def test_the_lock_of_a_snakemake_killed_here_is_removed_and_one_of_another_machine_is_explained(chain: Chain, tmp_path: Path) -> None:

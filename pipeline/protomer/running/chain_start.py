@@ -43,7 +43,7 @@ def enter_chain(folder: Path, chain: Chain, may_unlock: bool) -> Lock:
         refuse_orphans(folder, chain)
         clear_stale_locks(folder, found.before, may_unlock)
     except InputError:
-        found.release()
+        found.give_back()
         raise
     return found
 

@@ -66,6 +66,15 @@ class Lock:
             os.close(self._handle)
             self._handle = None
 
+    def give_back(self) -> None:
+        """Give the lock back as it was found: its file tells again of who left it behind."""
+        if self.before is None or self._handle is None:
+            self.release()
+            return
+        write_holder(self._handle, self.before)
+        os.close(self._handle)
+        self._handle = None
+
 
 def take_lock(path: Path, patience_s: float = 0.0) -> Lock | Holder:
     """The lock of a file whose folder exists; or who holds it, where that is still so when the patience is over."""
@@ -93,8 +102,7 @@ def take_lock(path: Path, patience_s: float = 0.0) -> Lock | Holder:
             continue
         if _is_still(path, handle):
             before = read_holder(path)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(asdict(Holder.here())).encode(), 0)
+            write_holder(handle, Holder.here())
             return Lock(path, handle, before)
         os.close(handle)  # its last holder removed the file meanwhile
 
@@ -120,6 +128,12 @@ def read_holder(path: Path) -> Holder | None:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def write_holder(handle: int, holder: Holder) -> None:
+    """Replace what a lock's open file says."""
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(asdict(holder)).encode(), 0)
 
 
 def _is_still(path: Path, handle: int) -> bool:
