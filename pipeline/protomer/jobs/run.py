@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -14,11 +13,12 @@ import click
 import protomer
 from protomer.config.chain import Chain, Step, read_chain
 from protomer.config.job_command import Call
-from protomer.config.job_inputs import Inputs, resolve_inputs
+from protomer.config.job_inputs import Inputs
 from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
 from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.progress import describe_seconds
+from protomer.running.step_needs import plan_of
 
 
 def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:
@@ -89,9 +89,6 @@ def _estimate(step: Step, cores: int) -> str:
     """Memory and time of a step whose inputs are all there, in words; what a step reads from others is not known before they ran."""
     if not all(path.is_absolute() for path in step.paths):
         return ""
-    given = {name: [str(path or "none") for path in paths] for name, paths in step.files.items()}
     ranks = step.resources.ranks
-    plan = importlib.import_module(step.job.entry).plan(
-        resolve_inputs(step.job, {**given, **step.texts}), step.job.settings.from_mapping(step.settings), ranks,
-        step.resources.threads or max(1, cores // ranks))
+    plan = plan_of(step, step.resources.threads or max(1, cores // ranks))
     return f": about {plan.memory_bytes / 1e9:.1f} GB on each of {ranks} rank(s), {describe_seconds(plan.seconds)}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protomer.errors import InputError, ProtomerError
+from protomer.running.start_watch import watching_start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,7 +200,8 @@ def open_team() -> Team:
     expected = launched_size(os.environ)
     if expected == 1:
         return Team()
-    from mpi4py import MPI
+    with watching_start(launched_rank(os.environ), expected, os.environ):
+        from mpi4py import MPI
     world = MPI.COMM_WORLD
     if expected is not None and world.size != expected:
         raise InputError(f"MPI sees {world.size} rank(s) where the launcher started {expected}", "both to agree",
