@@ -99,7 +99,8 @@ def test_differences_are_named_by_column_voxel_and_line_and_the_folders_own_name
         folder.mkdir(parents=True)
         with h5py.File(folder / "p.h5", "w") as file:
             file["shift"] = np.arange(6.0)
-            file["stacks"] = [str(folder / "a.mrcs")]
+            file["stacks/mtime_ns"] = [len(str(folder))]
+            file["stacks/path"] = [str(folder / "a.mrcs")]
             file.attrs["kind"] = "particles"
         (folder / "t.star").write_text(f"data_\n{folder}/a.mrcs 1\n")
     assert differing(one / "p.h5", other / "p.h5") == [] and differing(one / "t.star", other / "t.star") == []
