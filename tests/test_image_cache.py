@@ -213,6 +213,17 @@ def test_a_temporary_cache_goes_with_the_last_who_uses_it(tmp_path: Path) -> Non
     again.close()
 
 
+def test_a_folder_that_others_could_have_filled_is_not_used_as_one_s_own(tmp_path: Path) -> None:
+    usual = image_memory.own_folder(tmp_path)
+    usual.mkdir(mode=0o700)
+    assert image_memory.own_folder(tmp_path) == usual == tmp_path / f"protomer-images-{os.getuid()}"
+    usual.chmod(0o777)
+    assert image_memory.own_folder(tmp_path).parent == tmp_path and image_memory.own_folder(tmp_path) != usual
+    usual.rmdir()
+    usual.symlink_to(tmp_path)
+    assert image_memory.own_folder(tmp_path) != usual
+
+
 def test_a_folder_that_cannot_be_used_and_a_limit_that_is_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be used"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,18 @@ def image_folder(given: Path | None, image_bytes: int, other_bytes: int, ranks_h
             "room for them in memory or on the node's own disk",
             "give --cache DIR with a large local disk, set half_precision, use more nodes, or import with a larger bin",
         )
-    return _opened(base / f"protomer-images-{os.getuid()}", image_bytes, memory, events, is_temporary=True)
+    return _opened(own_folder(base), image_bytes, memory, events, is_temporary=True)
+
+
+def own_folder(base: Path) -> Path:
+    """The folder in a common one that is this user's alone; another name, shared with no job, where somebody else holds the usual one."""
+    usual = base / f"protomer-images-{os.getuid()}"
+    try:
+        status = usual.lstat()
+    except FileNotFoundError:
+        return usual
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return usual if is_own else Path(tempfile.mkdtemp(prefix="protomer-images-", dir=base))
 
 
 def _opened(folder: Path, image_bytes: int, memory: float, events: Events, is_temporary: bool) -> ImageCache:
