@@ -20,8 +20,8 @@ from protomer.errors import InputError
 from protomer.formats.mrc import write_volume
 from protomer.jobs.run import check_environment
 from protomer.maps.volumes import Volume
+from protomer.running.environment_lock import environment_now, lock_differences, read_lock, write_lock
 from protomer.running.file_differences import differing
-from protomer.running.lock import environment_now, lock_differences, read_lock, write_lock
 from refinement_runs import environment, protomer
 
 

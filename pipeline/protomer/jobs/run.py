@@ -16,7 +16,7 @@ from protomer.config.job_command import Call
 from protomer.config.job_inputs import Inputs
 from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
-from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
+from protomer.running.environment_lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.progress import describe_seconds
 from protomer.running.step_needs import plan_of
 

@@ -14,7 +14,7 @@ from protomer.config.job_inputs import Inputs
 from protomer.declarations.verify import VerifySettings
 from protomer.errors import InputError
 from protomer.running.chain_provenance import command_lines, planned_parents, read_provenance
-from protomer.running.lock import environment_now, lock_differences
+from protomer.running.environment_lock import environment_now, lock_differences
 from protomer.running.provenance import differences, file_digest
 from protomer.running.rerun import rerun_command, rerun_differences
 from protomer.running.run_folder import SETTINGS_NAME, SUMMARY_NAME, RunRecord, read_record, read_summary
