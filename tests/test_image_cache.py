@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,6 +136,34 @@ cache = """).replace("time.sleep(60)", "")
     both = [subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=100)[1] for process in both] == [""] * 3
     assert sorted(map(int, (tmp_path / "made.log").read_text().split())) == list(range(20)) and kept(folder) == set(range(20))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_two_users_share_a_folder_that_both_may_write_to() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o1777)
+        share_with_nobody(Path(place))
+
+
+def share_with_nobody(folder: Path) -> None:
+    mine = opened(folder, 3)
+    assert all(mine.fetch(name_of(number), ONE, entry(number)) is not None for number in (1, 2))
+    child = os.fork()
+    if child == 0:  # nobody's process: finds the entry, adds one, and cannot add another
+        code = 1
+        try:
+            os.setuid(65534)
+            theirs = opened(folder, 3)
+            found, made = theirs.fetch(name_of(1), ONE, never), theirs.fetch(name_of(3), ONE, entry(3))
+            is_right = found is not None and (found == 1).all() and made is not None and (made == 3).all()
+            code = 0 if is_right and theirs.fetch(name_of(4), ONE, never) is None else 2
+            theirs.close()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert kept(folder) == {1, 2, 3}
+    assert mine.fetch(name_of(3), ONE, never) is not None
+    mine.close()
 
 
 def test_a_damaged_or_half_written_entry_is_made_again_and_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:

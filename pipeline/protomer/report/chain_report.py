@@ -75,7 +75,7 @@ def _facts(folder: Path, provenance: Mapping[str, Any]) -> dict[str, object]:
         facts |= {"chain": f"{provenance['chain']['path']} (SHA-256 {provenance['chain']['sha256'][:16]})",
                   "started": ", ".join(started[-3:]) + (f" ({len(started)} times)" if len(started) > 3 else ""),
                   "computed on": f"{machine['cpu']}, {machine['threads']} threads",
-                  "to repeat it": f"protomer verify {folder} --commands prints every command line"}
+                  "to repeat it": f"protomer verify {folder.absolute()} --commands prints every command line"}
     return facts
 
 
