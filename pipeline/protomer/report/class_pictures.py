@@ -74,3 +74,16 @@ def flow_figure(flow: np.ndarray, labels: Sequence[str]) -> Figure:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(color=BLUE, length=0)
     return figure
+
+
+@styled
+def reliability_figure(stated: np.ndarray, right: np.ndarray, number: np.ndarray) -> Figure:
+    """Share that is right against the stated posterior, in bins of `number` images each; the diagonal is where both are the same."""
+    figure, (axes,) = new_figure(height_in=3.8, width_in=5.0)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--")
+    spread = np.sqrt(np.maximum(right * (1.0 - right), 0.25 / number) / number)
+    axes.errorbar(stated, right, spread, color=BLUE, marker="o", capsize=3)
+    for at, height, images in zip(stated, right, number, strict=True):
+        axes.annotate(str(int(images)), (at, height), textcoords="offset points", xytext=(6, -10), fontsize=8)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="stated posterior of the class", ylabel="share that is right")
+    return figure
