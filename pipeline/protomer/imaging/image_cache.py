@@ -172,7 +172,7 @@ class ImageCache:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
                 except (BlockingIOError, PermissionError):
-                    living[path.name] = path.read_text(encoding="ascii", errors="replace").split()
+                    living[path.name] = path.read_text(encoding="utf-8", errors="replace").split()
                 finally:
                     os.close(handle)
         return living
