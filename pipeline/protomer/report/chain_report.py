@@ -62,7 +62,7 @@ def _warnings(folder: Path, runs: Sequence[RunState], provenance: Mapping[str, A
 
 def _state_in_words(run: RunState) -> str:
     failed = run.last("failed") or {}
-    words = {"waiting": "has not begun, or was refused", "running": "has not ended: it runs still, or was killed",
+    words = {"waiting": "has not begun", "refused": "was refused", "running": "has not ended: it runs still, or was killed",
              "stopped": "was stopped by a signal; the same `protomer run` goes on from its checkpoint",
              "failed": f"failed: {failed.get('error', '')} {failed.get('text', '')}".rstrip()}
     return words.get(run.state, run.state)
