@@ -18,7 +18,7 @@ from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
 from protomer.running.chain_start import enter_chain, prepare_chain_folder
 from protomer.running.cluster_check import check_profile
-from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
+from protomer.running.environment_lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.progress import describe_seconds
 from protomer.running.step_needs import plan_of
 
