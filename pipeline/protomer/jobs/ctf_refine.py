@@ -18,8 +18,8 @@ from protomer.formats.mrc import read_volume
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
-from protomer.jobs.postprocess import in_frame, load
 from protomer.maps.finishing import require_mask_values
+from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer.running.batches import make_batches
@@ -80,7 +80,7 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
                          f"{', some without half-sets' if len(particles) and (particles.half < 0).any() else ''}",
                          "particles with poses and half-sets", "refine them first")
     box, pixel_A = common_frame(particles)
-    half_maps = load(inputs.volume, None).half_maps
+    half_maps = load_half_maps(inputs.volume, None).half_maps
     if half_maps.a.box != box or abs(half_maps.a.voxel_size_A / pixel_A - 1) > 1e-3:
         raise InputError(f"half maps of box {half_maps.a.box} at {half_maps.a.voxel_size_A:.4g} Å", f"box {box} at {pixel_A:.4g} Å, as the "
                          "images have it", "give the volume.h5 of the job that the particles come from")
