@@ -202,7 +202,7 @@ def test_what_cannot_be_refined_is_refused_and_nothing_is_left_behind(tmp_path: 
         refine(tmp_path, defocus=True)
     dark = Volume(-tilted_data().volume.data, PIXEL_A)
     write_map_record(tmp_path / "volume.h5", MapRecord(Halves.of(dark), dark))
-    with pytest.raises(InputError, match="do not agree with their half maps"):
+    with pytest.raises(InputError, match="do not agree with the half maps"):
         refine(tmp_path, defocus=True)
     assert not (tmp_path / "out").exists()
 
