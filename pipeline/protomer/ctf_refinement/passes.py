@@ -108,21 +108,22 @@ def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
         bare = Whitened(batch.data, weight[optics], transfer.magnification)
         slices = bare.of_map(engine.volumes_ft[half], rotations, shift_px, plane)
         if engine.own.amount.any():
-            slices = without_own(engine, particles, rows, half, batch, slices)
+            slices = without_own(engine, particles, rows, half, crops[:, : band.length] * weight[optics], slices)
         yield Seen(rows, half, Whitened(batch.data, transfer.values, transfer.magnification), slices, quadrature, weight[optics], rotations,
                    shift_px)
         engine.advance(len(rows))
 
 
-def without_own(engine: Engine, particles: Particles, rows: np.ndarray, half: int, batch: Whitened, slices: np.ndarray) -> np.ndarray:
-    """(1) for the slices (n, 2, K) of a batch, all whitened."""
+def without_own(engine: Engine, particles: Particles, rows: np.ndarray, half: int, data: np.ndarray, slices: np.ndarray) -> np.ndarray:
+    """(1) for the slices (n, 2, K) of a batch; data (n, K) complex64 as they went into the map, with the phases that were known then; all
+    whitened."""
     band, plane, own = engine.band, engine.band.plane, engine.own
     shell, optics = plane.shell[: band.length], particles.at("optics", rows)
     pixel_A = particles.optics_groups[int(optics[0])].pixel_size_A
     put_in = contrast_transfer(own.particles, rows, plane, band.length, pixel_A).values / engine.noise[optics][:, shell]
     turns = (particles.at("shift_A", rows) - own.particles.at("shift_A", rows)) / pixel_A / plane.box
     phase = np.exp(2j * np.pi * (turns @ np.stack([plane.kx, plane.ky])[:, : band.length]))
-    part = (batch.data[:, 0] + 1j * batch.data[:, 1]) * phase * put_in * own.amount[half][shell]
+    part = data * phase * put_in * own.amount[half][shell]
     share = own.unweighted[half][shell] * put_in**2 * engine.noise[optics][:, shell]
     left = np.maximum(1.0 - share, LEAST_LEFT)
     return np.stack([(slices[:, 0] - part.real) / left, (slices[:, 1] - part.imag) / left], axis=1).astype(np.float32)
