@@ -7,8 +7,8 @@ import importlib
 from protomer.config.settings import Job, unknown_name
 from protomer.errors import SettingsError
 
-JOB_NAMES = ("import", "simulate", "select", "join", "refine", "classify", "local-refine", "subtract", "reconstruct", "postprocess",
-             "mask", "volume", "symmetry-find", "symmetry-expand", "align-maps", "export", "verify", "run")
+JOB_NAMES = ("import", "simulate", "select", "join", "refine", "classify", "classify-fixed", "local-refine", "subtract", "reconstruct",
+             "postprocess", "mask", "volume", "symmetry-find", "symmetry-expand", "align-maps", "export", "verify", "run")
 
 
 def module_name(job_name: str) -> str:

@@ -21,9 +21,8 @@ NOISE_PASSES = 2  # over the common map, so that the noise is known before class
 GROWING = 10  # passes, at least, in which classes that were drawn at random grow apart
 
 
-def begin(fixed: Fixed, noise: np.ndarray, volumes: Sequence[np.ndarray]) -> Standing:
-    """The first references: about the common map, from what varies, from given differences (K, d, d, d), or by chance."""
-    common = common_map(fixed, noise)
+def begin(fixed: Fixed, common: Standing, volumes: Sequence[np.ndarray]) -> Standing:
+    """The first references about the common map: from given differences (K, d, d, d), by chance, or from what varies."""
     number, rows = fixed.number, len(fixed.setup.particles)
     prior = np.full(number, 1.0 / number)
     even = replace(common, posterior=np.tile(prior, (rows, 1)), log_odds=np.zeros((rows, number)), prior=prior)

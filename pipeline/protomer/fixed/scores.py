@@ -49,7 +49,11 @@ class Seen:
 
     def less(self, volume_ft: np.ndarray, plane: HalfPlane) -> Seen:
         """The images less what a map shows at their poses."""
-        return replace(self, batch=replace(self.batch, data=self.batch.data - self.shown(volume_ft, plane)))
+        return self.with_data(self.batch.data - self.shown(volume_ft, plane))
+
+    def with_data(self, data: np.ndarray) -> Seen:
+        """Other images (n, 2, K), whitened, under the same amplitudes and poses."""
+        return replace(self, batch=replace(self.batch, data=data))
 
     def shown(self, volume_ft: np.ndarray, plane: HalfPlane) -> np.ndarray:
         """What the images would be of a map, (n, 2, K), without noise."""
@@ -84,7 +88,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a pass over some batches gave, the same on every rank: rows of the table, in the order of the batches, with the posterior (n, K),
+    """What a pass over some batches gave, the same on every rank: rows of the table in the order of the batches, and the posterior (n, K),
     log odds (n, K) and gain (n,) of each; the noise spectrum; accumulators of each class, and their fixed-point scale."""
 
     rows: np.ndarray
@@ -147,11 +151,11 @@ def score(fixed: Fixed, standing: Standing, block: Sequence[int], label: str, dr
             found.append((posterior, log_odds[:, :-1], gain))
             line.advance(len(seen.rows))
             setup.check_stop()
-    gathered = (setup.team.gather_rows(np.concatenate(part)) for part in zip(*found, strict=True))
+    posterior, log_odds, gain = (setup.team.gather_rows(np.concatenate(part)) for part in zip(*found, strict=True))
     rows = np.concatenate([setup.batches[n].rows for n in block])
     residual = setup.team.gather_rows(np.array(residuals).reshape(-1, groups, 3, shells)).sum(axis=0)
     totals = tuple(add_up_ranks(of_class, setup.keys, radius, setup.team) for of_class in accumulators)
-    return Scored(rows, *gathered, updated_noise(fixed, standing.noise, residual, rows), totals, scale)
+    return Scored(rows, posterior, log_odds, gain, updated_noise(fixed, standing.noise, residual, rows), totals, scale)
 
 
 def updated_noise(fixed: Fixed, noise: np.ndarray, residual: np.ndarray, rows: np.ndarray) -> np.ndarray:

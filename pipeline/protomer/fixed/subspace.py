@@ -70,7 +70,8 @@ def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
     radius = min(fixed.start_radius, fixed.radius)
     box = working_box(setup.store.plane.box, radius)
     focus = fixed.masks(box)[1]
-    directions = tuple(orthonormal(random_maps(setup.seed, half, number, focus, radius)) for half in (0, 1))
+    first, second = (orthonormal(random_maps(setup.seed, half, number, focus, radius)) for half in (0, 1))
+    directions = first, second
     weight: dict[Key, np.ndarray] | None = None
     for _ in range(POWER_PASSES):
         totals, scale, _, _ = one_pass(fixed, mean, noise, radius, directions, weight is None)
@@ -88,7 +89,7 @@ def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
 
 
 def one_pass(
-    fixed: Fixed, mean: Maps, noise: np.ndarray, radius: int, directions: tuple[np.ndarray, ...], with_weight: bool
+    fixed: Fixed, mean: Maps, noise: np.ndarray, radius: int, directions: tuple[np.ndarray, np.ndarray], with_weight: bool
 ) -> tuple[list[dict[Key, np.ndarray]], float, np.ndarray, np.ndarray]:
     """Accumulators of each half, that of plain images first (only with_weight has them), and (b, G) of all rows in table order."""
     setup, plane, number = fixed.setup, fixed.setup.store.plane, len(directions[0])
