@@ -28,7 +28,8 @@ class ClassifyFixedSettings(JobSettings):
                                   maximum=1.0)
     final_passes: int = setting(1, "passes after classes have settled", minimum=0)
     rehearse: bool = setting(
-        True, "at the end, classify images made from the classes' maps, whose class is known, and state posteriors as far as they were right")
+        True, "at the end, classify images made from the classes' maps, whose class is known, and state posteriors as far as these were "
+        "right")
     cross_fit_folds: int | None = setting(
         None, "an image is compared with maps from the other folds of its half; 1: of the whole half, its own noise included; unset: 4 "
         "where a half has fewer than 20,000 images and the maps fit into 4 GB, else 1", minimum=1)
@@ -41,8 +42,8 @@ JOB = Job(
     teaches="3D classification without alignment: poses stay as they are, so that each image is compared with one view of every class, "
     "which takes seconds where a search takes hours. Use it for what does not change poses: a subunit that is there or not, a bound "
     "factor, a domain in two places. --focus-mask says where classes may differ: everything outside is the map of all images, and drops "
-    "out. Symmetry-expanded particles are welcome, with a focus mask over one copy of the place in question. Each half-set finds its classes "
-    "by itself; what the two do not find alike counts as noise, and class_posterior then says that it does not know. "
+    "out. Symmetry-expanded particles are welcome, with a focus mask over one copy of the place in question. Each half-set finds its "
+    "classes by itself; what the two do not find alike counts as noise, and class_posterior then says that it does not know. "
     "Writes class_1/ ... with volume.h5, half maps, FSC and particles.h5 of each class, and particles.h5 and classes.csv of all. "
     "Example: protomer classify-fixed --particles consensus --mask mask.mrc --focus-mask subunit.mrc --set classes=2 --output states",
     inputs=(

@@ -10,14 +10,14 @@ from protomer.fixed.loop import advance
 from protomer.fixed.work import Fixed, Standing
 from protomer.running.job_run import JobRun
 
-ARRAYS = ("noise", "posterior", "log_odds", "gain", "prior")
+ARRAYS = ("noise", "posterior", "shared", "power", "presence", "prior")
 
 
 def save(standing: Standing, job: JobRun) -> None:
     """Checkpoint after a pass."""
     kept = {name: getattr(standing, name) for name in ARRAYS}
-    kept |= {"done": standing.done, "left": standing.left, "history": json.dumps(standing.history)}
-    for k, of_class in enumerate((standing.mean, *standing.maps)):
+    kept |= {"amplitude": standing.amplitude, "done": standing.done, "left": standing.left, "history": json.dumps(standing.history)}
+    for k, of_class in enumerate((standing.mean, *standing.apart)):
         kept |= {f"{k}_map_{half}_{fold}": volume for (half, fold), volume in of_class.items()}
     for k, totals in enumerate(standing.totals):
         kept |= {f"{k}_total_{half}_{fold}": total for (half, fold), total in totals.items()}
@@ -33,7 +33,8 @@ def resume(fixed: Fixed, job: JobRun) -> Standing | None:
     totals = tuple({(half, fold): saved[f"{k}_total_{half}_{fold}"] for half, fold in fixed.setup.keys} for k in range(fixed.number)
                    if f"{k}_total_0_0" in saved)
     arrays = {name: saved[name] for name in ARRAYS}
-    return Standing(maps[0], tuple(maps[1:]), **arrays, totals=totals, done=int(saved["done"]), left=int(saved["left"]),
+    return Standing(maps[0], tuple(maps[1:]), **arrays, totals=totals,
+                    amplitude=float(saved["amplitude"]), done=int(saved["done"]), left=int(saved["left"]),
                     history=json.loads(saved["history"]))
 
 

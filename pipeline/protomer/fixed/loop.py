@@ -9,7 +9,7 @@ import numpy as np
 
 from protomer.classes.match import matched
 from protomer.engine.maximisation import first_shell_below
-from protomer.fixed.references import References, blended, references, with_halves_matched
+from protomer.fixed.references import References, blended, references
 from protomer.fixed.scores import Scored, score
 from protomer.fixed.subspace import start_maps
 from protomer.fixed.work import Fixed, Standing
@@ -18,6 +18,7 @@ from protomer.randomness import combine, uniform
 
 LEAST_PASSES, MOST_PASSES = 3, 40  # after the epochs
 NOISE_PASSES = 2  # over the common map, so that the noise is known before classes are
+LEAST_AMPLITUDE, MOST_AMPLITUDE = 0.25, 4.0  # of differences, over what their own images say
 GROWING = 10  # passes, at least, in which classes that were drawn at random grow apart
 
 
@@ -25,27 +26,28 @@ def begin(fixed: Fixed, common: Standing, volumes: Sequence[np.ndarray]) -> Stan
     """The first references about the common map: from given differences (K, d, d, d), by chance, or from what varies."""
     number, rows = fixed.number, len(fixed.setup.particles)
     prior = np.full(number, 1.0 / number)
-    even = replace(common, posterior=np.tile(prior, (rows, 1)), log_odds=np.zeros((rows, number)), prior=prior)
+    nothing = np.zeros((rows, number))
+    even = replace(common, posterior=np.tile(prior, (rows, 1)), shared=nothing, power=nothing, prior=prior)
     if volumes:
-        return replace(even, maps=tuple({key: (common.mean[key] + v).astype(np.float32) for key in fixed.setup.keys} for v in volumes))
+        return replace(even, apart=tuple(dict.fromkeys(fixed.setup.keys, volume) for volume in volumes))
     if fixed.is_random:
         drawn = np.eye(number)[(chance(fixed, "class") * number).astype(np.int64)]
-        standing = replace(even, maps=(common.mean,) * number)
+        standing = replace(even, apart=common.apart * number)
         scored = score(fixed, standing, everything(fixed), "drawing classes", drawn)
-        return replace(standing, maps=references(fixed, scored.totals, scored.scale, fixed.start_radius).maps, noise=scored.noise)
-    start = replace(even, maps=start_maps(fixed, common.mean, common.noise))
-    return in_one_order(fixed, start)
+        return replace(standing, apart=references(fixed, scored.totals, scored.scale, fixed.start_radius).apart, noise=scored.noise)
+    return in_one_order(fixed, replace(even, apart=start_maps(fixed, common.mean, common.noise)))
 
 
 def common_map(fixed: Fixed, noise: np.ndarray) -> Standing:
     """The map of all images and the noise about it."""
     one, rows = replace(fixed, number=1, similarity=0.0), len(fixed.setup.particles)
     nothing = dict.fromkeys(fixed.setup.keys, np.zeros((fixed.box,) * 3, np.float32))
-    standing = Standing(nothing, (nothing,), noise, np.ones((rows, 1)), np.zeros((rows, 1)), np.zeros(rows), np.ones(1))
+    none = np.zeros((rows, 1))
+    standing = Standing(nothing, (nothing,), noise, np.ones((rows, 1)), none, none, np.zeros(rows), np.ones(1))
     for _ in range(NOISE_PASSES):
         scored = score(one, standing, everything(fixed), "the map of all images")
         found = references(one, scored.totals, scored.scale)
-        standing = replace(standing, mean=found.mean, maps=(found.mean,), noise=scored.noise)
+        standing = replace(standing, mean=found.mean, noise=scored.noise)
     return standing
 
 
@@ -83,11 +85,14 @@ def search_radius(fixed: Fixed, done: int) -> int:
 
 def taken_in(standing: Standing, scored: Scored, found: References) -> Standing:
     """The standing after one block."""
-    posterior, log_odds, gain = standing.posterior.copy(), standing.log_odds.copy(), standing.gain.copy()
-    posterior[scored.rows], log_odds[scored.rows], gain[scored.rows] = scored.posterior, scored.log_odds, scored.gain
-    counts = posterior.sum(axis=0) + 1.0
-    return replace(standing, mean=found.mean, maps=found.maps, noise=scored.noise, posterior=posterior, log_odds=log_odds, gain=gain,
-                   prior=counts / counts.sum())
+    names = ("posterior", "shared", "power", "presence")
+    columns = {name: getattr(standing, name).copy() for name in names}
+    for name in names:
+        columns[name][scored.rows] = getattr(scored, name)
+    counts = columns["posterior"].sum(axis=0) + 1.0
+    amplitude = float(np.clip(standing.amplitude * scored.amplitude, LEAST_AMPLITUDE, MOST_AMPLITUDE))
+    return replace(standing, mean=found.mean, apart=found.apart, noise=scored.noise, prior=counts / counts.sum(), amplitude=amplitude,
+                   **columns)
 
 
 def settled(fixed: Fixed, before: Standing, standing: Standing, found: References) -> Standing:
@@ -103,9 +108,9 @@ def settled(fixed: Fixed, before: Standing, standing: Standing, found: Reference
         "is_search": search_radius(fixed, before.done) > 0,
         "changed": float(np.mean(assigned != earlier)) if before.history else 1.0, "moved": float(moved),
         "fractions": standing.prior.round(6).tolist(), "mean_best_posterior": float(standing.posterior.max(axis=1).mean()),
-        "gain": float(standing.gain.mean()), "flow": flow.tolist() if before.history else None,
+        "gain": float(standing.gain.mean()), "amplitude": standing.amplitude, "flow": flow.tolist() if before.history else None,
         "resolved_shell": [min(first_shell_below(curve), radius) for curve in found.curves],
-        "ratio": found.ratio.round(6).tolist(),
+        "fsc": [np.round(curve, 5).tolist() for curve in found.curves], "ratio": found.ratio.round(6).tolist(),
     }
     least = max(fixed.epochs, GROWING if fixed.is_random else 0) + LEAST_PASSES
     is_still = (done >= least and moved < fixed.class_change) or done >= least + MOST_PASSES
@@ -118,13 +123,13 @@ def settled(fixed: Fixed, before: Standing, standing: Standing, found: Reference
 
 def in_one_order(fixed: Fixed, standing: Standing) -> Standing:
     """The standing with the classes of the second half in the order of those of the first, as their maps correlate in the focus mask."""
-    focus = fixed.masks(fixed.box)[1]
-    first = [Halves(of_class[0, 0] * focus, of_class[1, 0] * focus) for of_class in standing.maps]
-    order, correlation = matched(first)
+    order, correlation = matched([Halves(of_class[0, 0], of_class[1, 0]) for of_class in standing.apart])
     second = (fixed.setup.particles.half == 1)[:, None]
-    found = with_halves_matched(References(standing.mean, standing.maps, [], np.zeros(0)), order)
-    posterior, log_odds = (np.where(second, values[:, order], values) for values in (standing.posterior, standing.log_odds))
+    apart = tuple({key: standing.apart[order[k]][key] if key[0] else volume for key, volume in of_class.items()}
+                  for k, of_class in enumerate(standing.apart))
+    names = ("posterior", "shared", "power")
+    columns = {name: np.where(second, getattr(standing, name)[:, order], getattr(standing, name)) for name in names}
     history = standing.history
     if history:
         history = [*history[:-1], {**history[-1], "match": correlation}]
-    return replace(standing, maps=found.maps, posterior=posterior, log_odds=log_odds, history=history)
+    return replace(standing, apart=apart, history=history, **columns)

@@ -37,7 +37,7 @@ def classified(standing: Standing, particles: Particles, job: JobRun) -> Particl
     """The particles with class, its posterior and the log likelihood of the image in it; poses as they were."""
     assigned, rows = standing.posterior.argmax(axis=1), np.arange(len(particles))
     found = particles.with_columns(class_number=assigned + 1, class_posterior=standing.posterior[rows, assigned],
-                                   log_likelihood=standing.log_odds[rows, assigned])
+                                   log_likelihood=standing.presence + standing.log_odds[rows, assigned])
     return replace(found, provenance=dict(job.provenance))
 
 
@@ -71,7 +71,7 @@ def finish(
     """Write everything (rank 0), and say how it went."""
     if not job.team.is_first:
         return {}
-    agreement = agreement_of_halves(fixed, standing)
+    agreement = agreement_of_halves(standing)
     warn(standing, reliability, job.events)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
@@ -100,9 +100,9 @@ def finish(
     }
 
 
-def agreement_of_halves(fixed: Fixed, standing: Standing) -> list[float]:
+def agreement_of_halves(standing: Standing) -> list[float]:
     """For each class the correlation of what it differs by in one half with the same in the other."""
-    apart = [Halves(*(of_class[half, 0] - standing.mean[half, 0] for half in (0, 1))) for of_class in standing.maps]
+    apart = [Halves(of_class[0, 0], of_class[1, 0]) for of_class in standing.apart]
     return [correlation[k] for k, correlation in enumerate(matched(apart)[1])]
 
 

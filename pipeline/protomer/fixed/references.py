@@ -2,12 +2,12 @@
 
 Of a class is known, before its images are seen, that it is near the map V of all images of its half (whatever their class),
 
-(1) D_k ~ Normal(0, tau_k^2) in each shell,  V_k = m V + f D_k,  with m the solvent mask and f the focus mask
+(1) D_k ~ Normal(0, tau_k^2) in each shell,  V_k = m V + g f D_k,  with m the solvent mask, f the focus mask, g of scores.py, eq. (3)
 
 and its own images, counted by their posteriors, give
 
 (2) D_k = (numerator_k - weight_k V) / (weight_k + 1 / tau_k^2)
-(3) tau_k^2 / noise_k = S / N,  S = <f D_k^a, f D_k^b>,  N = (|f D_k^a|^2 + |f D_k^b|^2) / 2 - S,  in the shells, from unregularised half maps
+(3) tau_k^2 / noise_k = S / N,  S = <f D_k^a, f D_k^b>,  N = (|f D_k^a|^2 + |f D_k^b|^2) / 2 - S,  by shell, of unregularised half maps
 
 so that a difference which the two half-sets do not share is taken for noise: with as many images as tell nothing apart, D_k is zero and
 posteriors are the classes' sizes. Outside the focus mask all classes have the same density, and it drops out of what tells them apart.
@@ -21,7 +21,7 @@ Half-sets share (3), the focus mask and the names of classes, and no density.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
@@ -48,11 +48,11 @@ SPARE = 1e-12  # of a weight: keeps voxels that no slice met from dividing by ze
 
 @dataclass(frozen=True)
 class References:
-    """mean and maps as in work.Standing; curves: FSC of the common map, then of each class's unregularised half maps, in the solvent mask;
+    """mean and apart as in work.Standing; curves: FSC of the common map, then of each class's unregularised half maps, in the solvent mask;
     ratio (K, shells): S / N of eq. (3)."""
 
     mean: Maps
-    maps: tuple[Maps, ...]
+    apart: tuple[Maps, ...]
     curves: list[np.ndarray]
     ratio: np.ndarray
 
@@ -74,8 +74,8 @@ def references(fixed: Fixed, totals: Sequence[Totals], scale: float, search_radi
     made = []
     for key in own:
         of_all = without_fold(pool, pooled, key, setup.keys, scale)
-        volume = solve_volume(of_all.numerator, of_all.weight, mean_weight[0][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE, box, threads)
-        made.append(volume * solvent)
+        ridge = mean_weight[0][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE
+        made.append(solve_volume(of_all.numerator, of_all.weight, ridge, box, threads) * solvent)
         mean_ft = of_all.numerator  # the quotient took its place
         for k, of_class in enumerate(totals):
             sums = without_fold(of_class, halves[k], key, setup.keys, scale)
@@ -87,8 +87,8 @@ def references(fixed: Fixed, totals: Sequence[Totals], scale: float, search_radi
     gathered = setup.team.gather_rows(np.array(made, np.float32).reshape(-1, classes, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     mean = {key: gathered[n, 0] for n, key in enumerate(owners)}
-    maps = tuple({key: mean[key] + gathered[n, k] for n, key in enumerate(owners)} for k in range(1, classes))
-    return References(mean, maps, curves, ratio)
+    apart = tuple({key: gathered[n, k] for n, key in enumerate(owners)} for k in range(1, classes))
+    return References(mean, apart, curves, ratio)
 
 
 def shared_difference(own: Halves[np.ndarray], common: Halves[np.ndarray], focus: np.ndarray, shells: int) -> np.ndarray:
@@ -120,10 +120,3 @@ def blended(earlier: Sequence[Totals], new: Sequence[Totals], kept: float) -> tu
         return tuple(new)
     return tuple({key: np.rint(before[key] * kept).astype(np.int64) + after[key] for key in after}
                  for before, after in zip(earlier, new, strict=True))
-
-
-def with_halves_matched(found: References, order: np.ndarray) -> References:
-    """The second half's classes in the order (K,) of the first's."""
-    maps = tuple({key: found.maps[order[k]][key] if key[0] else volume for key, volume in of_class.items()}
-                 for k, of_class in enumerate(found.maps))
-    return replace(found, maps=maps)

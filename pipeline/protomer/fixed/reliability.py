@@ -1,8 +1,8 @@
 """How far posteriors can be believed: images whose class is known, made as the engine believes real ones to be, and classified likewise.
 
 Each image of a sample is made anew at its pose, with its CTF, scale and noise level, from the map of a class drawn by the classes' sizes.
-That map is not the reference itself but one that could be true, given how well the half-sets agree on the class's difference (rehearsal.py,
-eq. 1, for the difference in place of the map). Posteriors are then found against the references, as those of the real images were.
+That map is not the reference itself but one that could be true, given how well the half-sets agree on what all classes have in common and
+on what the class differs by (rehearsal.py, eq. 1, for either). Posteriors are then found against the references, as for real images.
 
 (1) a posterior is reliable where, of all classes that it was p for, the share p was right
 (2) P(k | image) = pi_k L_k^beta / sum_j pi_j L_j^beta, beta of the greatest likelihood of the true classes: what is stated in the end
@@ -19,10 +19,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from protomer.engine.hypotheses import class_posterior
-from protomer.engine.rehearsal import possible_truth, sampled_batches
-from protomer.fixed.scores import Seen, log_odds_of, transforms
+from protomer.engine.rehearsal import of_references, possible_truth
+from protomer.fixed.scores import Seen, products, transforms
 from protomer.fixed.work import Fixed, Standing
 from protomer.randomness import generator
+from protomer_kernels.slices import transform_volume
 
 BINS = 10
 LEAST_BETA, MOST_BETA = 0.02, 1.0
@@ -77,13 +78,19 @@ def fitted_beta(log_odds: np.ndarray, true: np.ndarray, prior: np.ndarray) -> fl
     return 1.0 if surprise(0.0) <= found.fun + 1e-4 else float(np.exp(found.x))
 
 
+def of_ratio(ratio: list[float]) -> np.ndarray:
+    """The FSC (shells,) that goes with S / N by shell."""
+    return np.array(ratio) / (1.0 + np.array(ratio))
+
+
 def rehearse(fixed: Fixed, standing: Standing) -> Reliability | None:
     """Classify images made from the classes' maps; the same on every rank. None where the classes do not differ."""
     setup, plane, radius = fixed.setup, fixed.setup.store.plane, fixed.radius
-    chosen, number, shells = sampled_batches(setup), fixed.number, standing.noise.shape[1]
-    own = [n for n in setup.numbers if n in chosen]
-    ratio = np.array(standing.history[-1]["ratio"])
-    if not any(np.any(volume != standing.mean[key]) for of_class in standing.maps for key, volume in of_class.items()):
+    number, shells = fixed.number, standing.noise.shape[1]
+    own = [n for n in setup.numbers if n in fixed.sample]
+    folds, last = len(setup.keys) // 2, standing.history[-1]
+    mean_fsc, *class_fsc = (of_references(np.array(fsc), folds, -1) for fsc in (last["fsc"][0], *(of_ratio(r) for r in last["ratio"])))
+    if standing.is_flat:
         return None
     tried: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros((0, number)), np.zeros(0))]
     current = None
@@ -92,16 +99,18 @@ def rehearse(fixed: Fixed, standing: Standing) -> Reliability | None:
             key, rows = setup.batches[n].key, setup.batches[n].rows
             if key != current:
                 current, other = key, (1 - key[0], key[1])
-                apart = [[of_class[at] - standing.mean[at] for at in (key, other)] for of_class in standing.maps]
-                truth = [standing.mean[key] + possible_truth(pair[0], pair[1], fsc).astype(np.float32)
-                         for pair, fsc in zip(apart, ratio / (1.0 + ratio), strict=True)]
-                views = transforms([*truth, *(maps[key] for maps in standing.maps)], radius, setup.threads)
+                views = transforms(standing, key, radius, setup.threads)
+                common = possible_truth(standing.mean[key], standing.mean[other], mean_fsc)
+                apart = [possible_truth(of_class[key], of_class[other], fsc) * np.float32(standing.amplitude)
+                         for of_class, fsc in zip(standing.apart, class_fsc, strict=True)]
+                true_views = [transform_volume((common + volume).astype(np.float32), radius, workers=setup.threads) for volume in apart]
             random = generator(setup.seed, n, "rehearsed class")
             true = random.choice(number, len(rows), p=standing.prior)
             seen = Seen.of(fixed, n, np.zeros((len(rows), len(plane)), np.complex64), standing.noise, radius)
-            shown = np.stack([seen.shown(view, plane) for view in views[:number]])[true, np.arange(len(rows))]
-            seen = seen.with_data(shown + random.standard_normal(shown.shape, np.float32))
-            log_odds = np.stack([log_odds_of(seen.against(view, plane, shells), radius) for view in views[number:]], axis=1)
+            shown = np.stack([seen.shown(view, plane) for view in true_views])[true, np.arange(len(rows))]
+            left, _ = seen.with_data(shown + random.standard_normal(shown.shape, np.float32)).less(views[0], plane)
+            shared, power = np.moveaxis(products(np.stack([left.against(view, plane, shells) for view in views[1:]], axis=1)), 2, 0)
+            log_odds = shared - 0.5 * power
             tried.append((log_odds, true.astype(np.float64)))
             line.advance(len(rows))
             setup.check_stop()

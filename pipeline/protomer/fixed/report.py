@@ -70,18 +70,18 @@ def add_reliability(report: Report, standing: Standing, reliability: Reliability
     """Whether a posterior of 0.8 is right in 8 of 10 cases."""
     report.section("Reliability of posteriors")
     if reliability is None:
-        is_flat = bool(np.all(np.ptp(standing.posterior, axis=0) < 1e-6))
         report.text("Classes do not differ: every image has the classes' sizes as its posteriors, and there is nothing to rehearse."
-                    if is_flat else "No images of known class were classified (rehearse=off).")
+                    if standing.is_flat else "No images of known class were classified (rehearse=off).")
         return
     report.figure(reliability_figure(reliability.stated, reliability.right, reliability.count),
-                  f"Stated against true: {reliability.images} images were made from maps that the classes could have, as well as the "
+                  f"Stated against true: {reliability.images} images were made from maps that the classes could have, as far as the "
                   "half-sets know them, at the real images' poses, CTFs and noise, and classified like the real ones. Bars: one standard "
                   "deviation.")
     report.text(f"The likeliest class of a rehearsed image had a posterior of {reliability.mean_before:.3f} in the mean; "
                 f"{100 * reliability.share_right:.1f} % of these were right. " +
                 ("Posteriors are stated as they were found." if reliability.beta == 1.0 else
-                 f"Log odds of all images were multiplied by {reliability.beta:.2f}, after which the mean is {reliability.mean_stated:.3f}."))
+                 f"Log odds of all images were multiplied by {reliability.beta:.2f}, after which the mean is "
+                 f"{reliability.mean_stated:.3f}."))
 
 
 def add_history(report: Report, fixed: Fixed, standing: Standing) -> None:
@@ -113,10 +113,10 @@ def add_class(report: Report, fixed: Fixed, standing: Standing, k: int, record: 
     width_A = fixed.setup.store.plane.box * fixed.setup.pixel_size_A
     if record.fsc is not None:
         report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
-    apart = sum(standing.maps[k][half, 0] - standing.mean[half, 0] for half in (0, 1))
+    apart = (standing.apart[k][0, 0] + standing.apart[k][1, 0]) * 0.5 * standing.amplitude
     focus = fixed.masks(fixed.box)[1]
     report.figure(slices_figure(Volume(np.ascontiguousarray(apart, np.float32), width_A / fixed.box), Volume(focus, width_A / fixed.box)),
-                  "What the class differs by from the map of all images, as far as both half-sets show it; contours: the focus mask.")
+                  "What the class differs by from the map of all images, as both half-sets show it; contours: the focus mask.")
     inside = particles.class_number == k + 1
     if inside.sum() < FEW_TO_SHOW:
         report.text(f"{int(inside.sum())} images are in this class.")

@@ -1,13 +1,17 @@
 """The E-step at known poses: every image against one slice of every class's map, and insertion as it counts.
 
-With Y the whitened image, A its whitened transfer and S_k a slice of the map of class k at the image's own pose,
+With Y the whitened image, A its whitened transfer, r = Y - A S what is left of it after the slice of the map that all classes have in
+common, and S_k a slice of what class k differs by, at the image's own pose,
 
-(1) log L_k = <Y, A S_k> - <A S_k, A S_k> / 2,      against noise alone
+(1) log L_k = g <r, A S_k> - g^2 <A S_k, A S_k> / 2,      against the common map
 (2) P(k | image) = pi_k L_k / sum_j pi_j L_j                                                        (hypotheses.py, eq. 1)
+(3) g: of the greatest sum_i log sum_k pi_k L_ik, for a sample of images of either half and the differences that the other half found
 
 There is nothing to integrate over. The maps that an image is compared with come from the other folds of its own half: its own noise is in
 none of them. Where they are posterior means (references.py), (2) holds for maps that are not exactly known too, but for a term of second
-order in their variance that classes of like size have in common.
+order in their variance that classes of like size have in common. Classes that images hardly tell apart are mixed in the maps, and differ by
+less than they should; the amplitude g of their differences is therefore left to images that had no part in them. Folds would not do for
+this: which images of one fold count in a class was decided by maps of the others. The half-sets share this one number, and no density.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from protomer.engine.expectation import Model, by_group, insertion_scale
@@ -31,6 +36,7 @@ from protomer_kernels.noise import residual_power
 from protomer_kernels.slices import extract_slices, transform_volume
 
 LEAST_WEIGHT = 1e-4  # of an image in a class, to be inserted
+MOST_CHANGE = 2.0  # of the amplitude of differences, in one pass
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class Seen:
         """What takes each image's frequencies to the map's, (n, 3, 3)."""
         return self.batch.magnified(self.rotation, np.arange(len(self.rows)))
 
-    def less(self, volume_ft: np.ndarray, plane: HalfPlane) -> Seen:
-        """The images less what a map shows at their poses."""
-        return self.with_data(self.batch.data - self.shown(volume_ft, plane))
+    def less(self, volume_ft: np.ndarray, plane: HalfPlane) -> tuple[Seen, np.ndarray]:
+        """The images less what a map shows at their poses, and the log odds (n,) that they show it against noise alone."""
+        shown = self.shown(volume_ft, plane)
+        odds = (shown[:, :, 1:] * (self.batch.data - np.float32(0.5) * shown)[:, :, 1:]).sum(axis=(1, 2), dtype=np.float64)
+        return self.with_data(self.batch.data - shown), odds
 
     def with_data(self, data: np.ndarray) -> Seen:
         """Other images (n, 2, K), whitened, under the same amplitudes and poses."""
@@ -88,25 +96,25 @@ class Seen:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a pass over some batches gave, the same on every rank: rows of the table in the order of the batches, and the posterior (n, K),
-    log odds (n, K) and gain (n,) of each; the noise spectrum; accumulators of each class, and their fixed-point scale."""
+    """What a pass over some batches gave, the same on every rank: rows of the table in the order of the batches, and for each of these what
+    Standing has; amplitude: what eq. (3) multiplies the present one by; the noise spectrum; accumulators of each class, and their
+    fixed-point scale."""
 
     rows: np.ndarray
     posterior: np.ndarray
-    log_odds: np.ndarray
-    gain: np.ndarray
+    shared: np.ndarray
+    power: np.ndarray
+    presence: np.ndarray
+    amplitude: float
     noise: np.ndarray
     totals: tuple[dict[Key, np.ndarray], ...]
     scale: float
 
 
-def transforms(maps: Sequence[np.ndarray], radius: int, threads: int) -> list[np.ndarray]:
-    """Fourier volumes of maps (d, d, d); the very same map is transformed once."""
-    made: dict[int, np.ndarray] = {}
-    for volume in maps:
-        if id(volume) not in made:
-            made[id(volume)] = transform_volume(volume, radius, workers=threads)
-    return [made[id(volume)] for volume in maps]
+def transforms(standing: Standing, key: Key, radius: int, threads: int) -> list[np.ndarray]:
+    """Fourier volumes that images of a half and fold are compared with: the common map, then what each class differs by."""
+    apart = (of_class[key] * np.float32(standing.amplitude) for of_class in standing.apart)
+    return [transform_volume(volume, radius, workers=threads) for volume in (standing.mean[key], *apart)]
 
 
 def scale_of(fixed: Fixed, noise: np.ndarray, radius: int) -> float:
@@ -114,9 +122,21 @@ def scale_of(fixed: Fixed, noise: np.ndarray, radius: int) -> float:
     return insertion_scale(fixed.setup.largest, fixed.setup.particles, Model({}, noise, fixed.setup.operators, radius))
 
 
-def log_odds_of(sums: np.ndarray, radius: int) -> np.ndarray:
-    """Eq. (1) from sums (n, 3, shells): (n,). The mean grey of an image, shell 0, says nothing."""
-    return np.asarray((sums[:, 1, 1 : radius + 1] - 0.5 * sums[:, 2, 1 : radius + 1]).sum(axis=1))
+def products(sums: np.ndarray) -> np.ndarray:
+    """<r, A S> and <A S, A S> (n, K, 2) from sums (n, K, 3, shells); the mean grey of an image, shell 0, says nothing."""
+    return np.asarray(sums[:, :, 1:, 1:].sum(axis=3))
+
+
+def fitted_amplitude(shared: np.ndarray, power: np.ndarray, prior: np.ndarray) -> float:
+    """g of eq. (3) from (N, K) each, within MOST_CHANGE of one."""
+
+    def misfit(log_g: float) -> float:
+        g = np.exp(log_g)
+        return -float(logsumexp(g * shared - 0.5 * g * g * power + np.log(prior), axis=1).mean())
+
+    limit = np.log(MOST_CHANGE)
+    found = minimize_scalar(misfit, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x))
 
 
 def score(fixed: Fixed, standing: Standing, block: Sequence[int], label: str, drawn: np.ndarray | None = None) -> Scored:
@@ -124,38 +144,44 @@ def score(fixed: Fixed, standing: Standing, block: Sequence[int], label: str, dr
     posterior. Every rank takes part; each works on its own batches of the block."""
     setup, plane, radius = fixed.setup, fixed.setup.store.plane, fixed.radius
     groups, shells = standing.noise.shape
-    own = [n for n in block if n in setup.numbers]
+    own, number = [n for n in block if n in setup.numbers], len(standing.apart)
     scale, similarity = scale_of(fixed, standing.noise, radius), fixed.similarity_in(standing.done)
-    number = len(standing.maps)
     accumulators: list[dict[Key, np.ndarray]] = [{} for _ in range(number)]
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = [(np.zeros((0, number)), np.zeros((0, number)), np.zeros(0))]
+    found: list[tuple[np.ndarray, ...]] = [(*(np.zeros((0, number)),) * 3, np.zeros(0))]
+    crossed, sample = [np.zeros((0, 2, number))], fixed.sample
     residuals, current = [], None
     with setup.progress(label, sum(len(setup.batches[n].rows) for n in own)) as line:
         for n, crops in setup.store.stream(own):
             key = setup.batches[n].key
             if key != current:
                 current = key
-                volumes = transforms([*(maps[key] for maps in standing.maps), standing.mean[key]], radius, setup.threads)
+                volumes = transforms(standing, key, radius, setup.threads)
+                others = transforms(standing, (1 - key[0], key[1]), radius, setup.threads)[1:]
                 for of_class in accumulators:
                     of_class.setdefault(key, empty_accumulator(radius))
             seen = Seen.of(fixed, n, crops, standing.noise, radius)
-            sums = np.stack([seen.against(volume, plane, shells) for volume in volumes], axis=1)
-            log_odds = np.stack([log_odds_of(sums[:, k], radius) for k in range(number + 1)], axis=1)
-            posterior = class_posterior(log_odds[:, :-1] - log_odds[:, -1:], np.log(standing.prior), -np.inf)
-            gain = logsumexp(log_odds[:, :-1] + np.log(standing.prior), axis=1) - log_odds[:, -1]
+            left, presence = seen.less(volumes[0], plane)
+            sums = np.stack([left.against(volume, plane, shells) for volume in volumes[1:]], axis=1)
+            shared, power = np.moveaxis(products(sums), 2, 0)
+            if n in sample:
+                seen_by_other = np.stack([left.against(volume, plane, shells) for volume in others], axis=1)
+                crossed.append(np.moveaxis(products(seen_by_other), 2, 1))
+            posterior = class_posterior(shared - 0.5 * power, np.log(standing.prior), -np.inf)
             counted = (1 - similarity) * (posterior if drawn is None else drawn[seen.rows]) + similarity * standing.prior
             for k in range(number):
                 seen.insert(counted[:, k], plane, scale, setup.threads, accumulators[k][key])
-            left = (posterior[:, :, None, None] * sums[:, :number]).sum(axis=1)
-            residuals.append(by_group(left, setup.particles.optics[seen.rows], groups))
-            found.append((posterior, log_odds[:, :-1], gain))
+            of_batch = (posterior[:, :, None, None] * sums).sum(axis=1)
+            residuals.append(by_group(of_batch, setup.particles.optics[seen.rows], groups))
+            found.append((posterior, shared, power, presence))
             line.advance(len(seen.rows))
             setup.check_stop()
-    posterior, log_odds, gain = (setup.team.gather_rows(np.concatenate(part)) for part in zip(*found, strict=True))
+    posterior, shared, power, presence = (setup.team.gather_rows(np.concatenate(part)) for part in zip(*found, strict=True))
     rows = np.concatenate([setup.batches[n].rows for n in block])
     residual = setup.team.gather_rows(np.array(residuals).reshape(-1, groups, 3, shells)).sum(axis=0)
     totals = tuple(add_up_ranks(of_class, setup.keys, radius, setup.team) for of_class in accumulators)
-    return Scored(rows, posterior, log_odds, gain, updated_noise(fixed, standing.noise, residual, rows), totals, scale)
+    held_out = setup.team.gather_rows(np.concatenate(crossed))
+    factor = fitted_amplitude(held_out[:, 0], held_out[:, 1], standing.prior) if len(held_out) else 1.0
+    return Scored(rows, posterior, shared, power, presence, factor, updated_noise(fixed, standing.noise, residual, rows), totals, scale)
 
 
 def updated_noise(fixed: Fixed, noise: np.ndarray, residual: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ class Plane:
 
 
 def start_maps(fixed: Fixed, mean: Maps, noise: np.ndarray) -> tuple[Maps, ...]:
-    """For each class, and each half and fold, the common map plus the class's difference, (d, d, d)."""
+    """For each class, and each half and fold, what the class differs by from the common map, (d, d, d)."""
     plane = principal(fixed, mean, noise)
     half = fixed.setup.particles.half
     differences = []
@@ -61,7 +61,7 @@ def start_maps(fixed: Fixed, mean: Maps, noise: np.ndarray) -> tuple[Maps, ...]:
         centres = clustered(plane.b[inside], plane.gram[inside], fixed.number, fixed.setup.seed)
         apart = np.tensordot(centres, plane.directions[h], 1).astype(np.float32)
         differences.append([in_box(volume, fixed.box) for volume in apart])
-    return tuple({key: (mean[key] + differences[key[0]][k]).astype(np.float32) for key in fixed.setup.keys} for k in range(fixed.number))
+    return tuple({key: differences[key[0]][k] for key in fixed.setup.keys} for k in range(fixed.number))
 
 
 def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
@@ -109,7 +109,7 @@ def one_pass(
             seen = Seen.of(fixed, n, crops, noise, radius)
             if with_weight:
                 seen.insert(np.ones(len(seen.rows)), plane, scale, setup.threads, accumulators[0][key[0], 0])
-            left = seen.less(common, plane)
+            left, _ = seen.less(common, plane)
             shown = np.stack([seen.shown(view, plane) for view in views], axis=1)
             b, gram = np.einsum("ndk,njdk->nj", left.batch.data, shown), np.einsum("njdk,nldk->njl", shown, shown)
             found.append((b, gram))
