@@ -55,9 +55,9 @@ class Phantom:
 
 
 PHANTOMS = {
-    "membrane": Phantom("5ni1", "C2", 3.0, (34.0, 64.0, 40.0), 48, 3.2, 0.12),
-    "alone": Phantom("5ni1", "C2", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.06),
-    "rna": Phantom("rna", "C1", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.06),
+    "membrane": Phantom("5ni1", "C2", 3.0, (34.0, 64.0, 40.0), 48, 3.2, 0.3),
+    "alone": Phantom("5ni1", "C2", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
+    "rna": Phantom("rna", "C1", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
     "polymerase": Phantom("1y1v", "C1", 1.0, (62.0, 86.0, 36.0), 72, 3.2, 0.05),
 }
 
@@ -123,7 +123,7 @@ def simulate(folder: Path, phantom: Phantom, number: int, seed: int) -> None:
 
 def measure(folder: Path, phantom: Phantom, name: str, settings: tuple[str, ...], threads: int) -> str:
     """A row of the table."""
-    words = [word for setting in (f"initial_low_pass={START_A:g}A", *settings) for word in ("--set", setting)]
+    words = [word for setting in (f"initial_low_pass={START_A:g}A", "rehearse=off", *settings) for word in ("--set", setting)]
     cost = protomer("refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc", "--output", folder / name,
                     "--symmetry", phantom.symmetry, "--threads", threads, *words)
     found, record = read_particles(folder / name / "particles.h5"), read_map_record(folder / name / "volume.h5")
