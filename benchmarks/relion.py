@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,13 @@ def by_relion(folder: Path, command: list[str], patience_s: float) -> Result:
     return Result("RELION", Cost.of(processes), read_star_particles(home / "run_data.star", project_folder=home), halves, own_A)
 
 
-def run_relion(folder: Path, command: list[str], patience_s: float) -> None:
-    """Start it in folder/relion and wait; its output goes to log.txt and errors.txt there."""
+def run_relion(folder: Path, command: list[str], patience_s: float, last_file: str = "run_model.star",
+               given: Sequence[str] = ("particles.star", "start.mrc")) -> None:
+    """Start it in folder/relion, with files of folder/simulated, and wait; its output goes to log.txt and errors.txt there. Raises
+    PeerFailure where it does not get to its last file."""
     home = folder / "relion"
     home.mkdir(exist_ok=True)
-    for name in ("particles.star", "start.mrc"):
+    for name in given:
         shutil.copy(folder / "simulated" / name, home)
     if not (home / "particles.mrcs").exists():
         (home / "particles.mrcs").symlink_to((folder / "simulated/particles.mrcs").resolve())
@@ -191,7 +193,7 @@ def run_relion(folder: Path, command: list[str], patience_s: float) -> None:
             process.wait()
             reached = len(list(home.glob("run_it*_sampling.star"))) - 1
             raise PeerFailure(f"RELION was stopped after {patience_s / 60:.0f} minutes, at iteration {reached + 1}") from None
-    if code or not (home / "run_model.star").exists():
+    if code or not (home / last_file).exists():
         last = (home / "errors.txt").read_text(errors="replace").strip().splitlines()[-8:]
         raise PeerFailure(f"RELION ended with {code}; its last words:\n    " + "\n    ".join(last))
 

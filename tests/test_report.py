@@ -18,7 +18,8 @@ from protomer.maps.volumes import Volume
 from protomer.report import figures
 from protomer.report.build import Report
 from protomer.report.drawing import as_png, as_svg
-from protomer.report.pictures import mollweide, viewing_directions
+from protomer.report.pictures import mollweide
+from protomer.tables.views import viewing_directions
 
 
 def example_fsc() -> FscSet:

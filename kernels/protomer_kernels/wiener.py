@@ -70,8 +70,11 @@ def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, b
     shells past its end are zero. `box` may be smaller than that of the images: the same field of view in coarser voxels. The quotient
     takes the numerator's place: it is the largest array of a reconstruction.
     """
-    solved = numerator
-    _divide(numerator, weight, ridge.astype(np.float64), solved)
+    return map_of_quotient(quotient(numerator, weight, ridge), box, workers)
+
+
+def map_of_quotient(solved: np.ndarray, box: int, workers: int = 1) -> np.ndarray:
+    """The map (box, box, box) float32 of eq. (1)'s quotient (n, n, r + 1), which is used up."""
     volume = map_of_transform(solved, box, workers)
     correction = (1.0 / gridding_correction(box)).astype(np.float32)
     volume *= correction[:, None, None] * np.float32(box)

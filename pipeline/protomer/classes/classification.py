@@ -25,7 +25,7 @@ from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
-from protomer.refinement.loop import CLEARLY_PRESENT, Step, estimate
+from protomer.refinement.loop import AGREEMENTS, CLEARLY_PRESENT, Step, estimate
 from protomer.refinement.setup import Setup, State
 from protomer.running.batches import Key
 from protomer_kernels.fourier import low_pass
@@ -106,7 +106,7 @@ def iterate_classes(classes: Classes, mixture: Mixture) -> Mixture:
     """One iteration of expectation-maximisation of all classes."""
     setup, band, states = classes.setup, mixture.band, mixture.states
     is_random = band.iteration < classes.random_until
-    step = estimate(setup, states, hypotheses_of(classes, mixture))
+    step = first_step(classes, mixture) if not mixture.history else estimate(setup, states, hypotheses_of(classes, mixture))
     maps, curves = solve_classes(classes, step, band, is_random, mixture.decoys)
     correlation: list[list[float]] | None = None
     if band.iteration + 1 == classes.random_until:
@@ -125,12 +125,32 @@ def iterate_classes(classes: Classes, mixture: Mixture) -> Mixture:
     return counted_on(classes, mixture, tuple(new_states), step.posterior, correlation)
 
 
-def hypotheses_of(classes: Classes, mixture: Mixture) -> Hypotheses:
-    """What an image may show in this iteration."""
-    is_clear = bool(mixture.history) and mixture.history[-1]["median_presence"] > CLEARLY_PRESENT
+def first_step(classes: Classes, mixture: Mixture) -> Step:
+    """The E-step of the first iteration. Where it shows that most images clearly hold a particle, it is done once more, with what it told
+    of the noise, and junk may be nothing of all this: junk that counts in the first maps is hard to get out of them."""
+    step = estimate(classes.setup, mixture.states, hypotheses_of(classes, mixture))
+    if not classes.null_class or presence_of(classes, step.poses, mixture.prior) <= CLEARLY_PRESENT:
+        return step
+    seen = [replace(state, poses=poses, agreed=state.agreed + AGREEMENTS, model=replace(state.model, noise=step.noise))
+            for state, poses in zip(mixture.states, step.poses, strict=True)]
+    return estimate(classes.setup, seen, hypotheses_of(classes, mixture, True))
+
+
+def hypotheses_of(classes: Classes, mixture: Mixture, is_clear: bool = False) -> Hypotheses:
+    """What an image may show in this iteration; is_clear: most images are known to hold a particle, as the iteration before may have
+    told."""
+    is_clear = is_clear or (bool(mixture.history) and mixture.history[-1]["median_presence"] > CLEARLY_PRESENT)
     null = float(np.log(mixture.prior[-1])) if classes.null_class and is_clear else -np.inf
     allowed = classes.drawn() if mixture.band.iteration < classes.random_until else None
-    return Hypotheses(np.log(mixture.prior[:-1]), null, allowed, classes.hard, classes.setup.shift_extent_px)
+    structures = np.where(np.isin(np.arange(classes.number), list(mixture.decoys)), 0.0, mixture.prior[:-1])
+    return Hypotheses(np.log(mixture.prior[:-1]), null, allowed, classes.hard, classes.setup.shift_extent_px,
+                      structures if structures.any() else None)
+
+
+def presence_of(classes: Classes, poses: Sequence[PoseTable], prior: np.ndarray) -> float:
+    """The median probability that an image holds one of the classes, and not noise alone, both as likely beforehand."""
+    log_odds = np.stack([evidence(of_class, classes.setup.shift_extent_px) for of_class in poses], axis=1)
+    return float(np.median(expit(logsumexp(log_odds + np.log(prior[:-1] / prior[:-1].sum()), axis=1))))
 
 
 def solve_classes(
@@ -183,13 +203,12 @@ def counted_on(
     null = counts[-1] / counts.sum() if has_null else mixture.prior[-1]
     of_classes = counts[:-1] / counts[:-1].sum() * (1.0 - null)
     prior = mixture.prior if is_random else np.append(of_classes, null)
-    log_odds = np.stack([evidence(state.poses, classes.setup.shift_extent_px) for state in states], axis=1)
-    presence = expit(logsumexp(log_odds + np.log(of_classes / of_classes.sum()), axis=1))
     flow = np.zeros((classes.number + 1, classes.number + 1), np.int64)
     np.add.at(flow, (before, assigned), 1)
     record = {
         "iteration": band.iteration, "changed": changed, "moved": moved, "fractions": (counts / counts.sum()).round(6).tolist(),
-        "median_presence": float(np.median(presence)), "mean_best_posterior": float(posterior.max(axis=1).mean()),
+        "median_presence": presence_of(classes, [state.poses for state in states], prior),
+        "mean_best_posterior": float(posterior.max(axis=1).mean()),
         "resolved_shell": band.resolved, "is_random": is_random, "flow": flow.tolist() if mixture.history else None,
         "match": correlation,
     }

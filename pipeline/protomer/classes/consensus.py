@@ -13,6 +13,7 @@ images to a large one. Here what is expected of a class, before its own images a
     this, softer posteriors made smaller differences and these softer posteriors, until nothing was left of classes that the images do
     tell apart
 (5) V_k = (numerator_k + c_k V / tau_k^2) / (weight_k + 1 / tau_k^2)          wiener.py, eq. (2)
+(6) V_k - c_k V counts only where classes differ (differing.py); tau_k^2 there is larger by the share of the volume that this is
 
 Of a decoy its start is expected, with c_k = 1: it stays what it was made as until images say reproducibly that it is something else. Junk
 that has no structure in common would otherwise leave it with no map, and lie among the good classes again.
@@ -29,6 +30,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.fft
 
+from protomer.classes.differing import differing_places
 from protomer.engine.maximisation import (
     LEAST_SSNR,
     Sums,
@@ -45,14 +47,15 @@ from protomer.engine.schedule import Band
 from protomer.maps.volumes import Halves
 from protomer.refinement.setup import MASK_FRACTION, Setup
 from protomer.running.batches import Key
-from protomer_kernels.fourier import crop_volume
+from protomer_kernels.fourier import apply_shell_filter, crop_volume
 from protomer_kernels.shells import shell_cross_sums
 from protomer_kernels.slices import gridding_correction, transform_volume
-from protomer_kernels.wiener import add_expected, quotient, shell_weights, solve_volume
+from protomer_kernels.wiener import add_expected, map_of_quotient, quotient, shell_weights, solve_volume
 
 Totals = dict[Key, np.ndarray]
 SMOOTHED = 3  # shells over which differences and noise are added up
 LEAST_TOLD_APART = 0.3
+LEAST_PLACE = 0.02  # of the sphere: differences in less than that are not told from noise
 SPARE = 1e-12  # of a weight: keeps voxels that no slice met from dividing by zero
 
 
@@ -83,6 +86,9 @@ def references_about_consensus(
     apart = apart / told_apart(posterior)[:, None] ** 2
     if is_random:
         apart = np.stack([signal_to_noise(np.resize(curve, shells), first_shell_below(curve)) for curve in curves[:-1]])
+    places = [np.ones(1, np.float32) if k in decoys or is_random else
+              differing_places(masked_ft[k], masked_ft[-1], share[k], apart[k], mask) for k in range(len(totals))]
+    apart = apart / np.array([max(float((place * mask).sum() / mask.sum()), LEAST_PLACE) for place in places])[:, None]
     weights = [each.map(lambda total: shell_weights(Sums.of(total, scale).weight, shells)) for each in (*halves, pooled)]
     join_shell = min(setup.join_shell, band.insertion_radius)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
@@ -90,11 +96,16 @@ def references_about_consensus(
     for key in own:
         of_all = _sums(pool, pooled, key, setup.keys, scale, join_shell)
         mean_ft = quotient(of_all.numerator, of_all.weight, weights[-1][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE)
+        mean_map = map_of_quotient(mean_ft.copy(), box, threads)
         for k, of_class in enumerate(totals):
             sums = _sums(of_class, halves[k], key, setup.keys, scale, join_shell if is_random else 0)
             ridge = weights[k][key[0]] / np.maximum(apart[k], LEAST_SSNR) + SPARE
             add_expected(sums.numerator, ridge * share[k], start_means.get(k, mean_ft))
-            maps.append(solve_volume(sums.numerator, sums.weight, ridge, box, threads) * mask)
+            volume = solve_volume(sums.numerator, sums.weight, ridge, box, threads)
+            if places[k].size > 1:
+                awaited = apply_shell_filter(mean_map, _long(share[k], box // 2 + 1))
+                volume = awaited + places[k] * (volume - awaited)
+            maps.append(volume * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, len(totals), box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return [{key: gathered[n, k] for n, key in enumerate(owners)} for k in range(len(totals))], curves[:-1]

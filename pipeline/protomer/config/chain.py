@@ -29,9 +29,11 @@ class StepResources(Settings):
     """What a step may use; with ranks above 1 it runs under MPI."""
 
     ranks: int = setting(1, "MPI ranks", minimum=1)
-    threads: int = setting(0, "threads of each rank; 0: all cores given to the chain, shared by the ranks", minimum=0)
-    memory_mb: int = setting(0, "memory of the whole step, megabytes; 0: the profile's default", minimum=0)
-    minutes: int = setting(0, "longest run time; 0: the profile's default", minimum=0)
+    threads: int = setting(0, "threads of each rank; 0: all cores given to the chain, shared by the ranks, or 4 on a cluster", minimum=0)
+    gpus: int = setting(0, "GPUs of each rank", minimum=0, maximum=1)
+    nodes: int = setting(0, "machines over which the ranks are spread; 0: wherever they fit", minimum=0)
+    memory_mb: int = setting(0, "memory of the whole step, megabytes; 0: as planned from its inputs", minimum=0)
+    minutes: int = setting(0, "longest run time; 0: as planned from its inputs", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def _check_form(document: Mapping[str, Any]) -> None:
         job = declaration(entry["job"])
         try:
             job.settings.from_mapping(sort_names(job, entry)[1])
-            StepResources.from_mapping(_mapping("resources", entry.get("resources") or {}))
+            ranks = StepResources.from_mapping(_mapping("resources", entry.get("resources") or {})).ranks
+            if ranks > 1 and not job.ranks:
+                raise InputError(f"{job.name} on {ranks} ranks", "one rank: this job does not share its work", "leave `ranks` out")
         except InputError as error:
             raise SettingsError(f"{name}: {error.found}", error.expected, error.remedy) from error
     import jsonschema

@@ -33,14 +33,25 @@ class SelectSettings(JobSettings):
     number: int | None = setting(None, "of the images that pass all else, keep this many at random, with all their copies that passed; "
                                        "the same ones whatever the order of rows, and all of them among those of a larger number",
                                  minimum=1)
-    rebalance: bool = setting(False, "thin out crowded viewing directions", later=True)
+    one_per_image: str | None = setting(None, "of an expanded set, keep one copy of each image, of those that pass all else, and make it "
+                                              "an image again: that of the highest log-likelihood, or the original one",
+                                        choices=("best", "original"))
+    min_distance: float | None = setting(None, "of particles nearer to each other than this on one micrograph keep one: the others were "
+                                               "picked twice; copies of one image do not count", unit="A", minimum=0.0)
+    duplicate_kept: str = setting("best", "min_distance: which stays: that of the highest log-likelihood, or the first of its stack",
+                                  choices=("best", "first"))
+    duplicate_copies: bool = setting(False, "min_distance: copies of one image count as well, where their centres lie in one place")
+    micrograph_pixel_size: float | None = setting(None, "min_distance: pixel size in which coordinates are given; unset: as the file says, "
+                                                        "or that of the stacks", unit="A", minimum=0.01)
+    rebalance: bool = setting(False, "thin out crowded viewing directions (of the group of --symmetry)")
+    crowding: float = setting(1.5, "rebalance: most views of one direction, in units of an even coverage", minimum=0.1, maximum=100.0)
     invert: bool = setting(False, "keep the rows that would be dropped, and drop the others")
     rest: bool = setting(True, "write what is dropped as rest.h5")
 
 
 JOB = Job(
     name="select",
-    summary="Keep the particles that pass criteria: class, posterior, pose change, defocus, likelihood, another set",
+    summary="Keep the particles that pass criteria: class, posterior, pose change, position, viewing direction, another set",
     teaches="All criteria must be passed (--invert turns the outcome over). The report shows how many rows each would drop by itself, how "
     "many it dropped after those before it, and where thresholds lie in the histograms; what is dropped is in rest.h5, so nothing is "
     "lost, and `join` puts the two together again. Half-sets stay as they are: a particle that changed its half would have been seen by "
@@ -48,7 +59,9 @@ JOB = Job(
     "are also those of high defocus and thin ice. "
     "Example: protomer select --particles classified --class 1,3 --min-posterior 0.8 --output good. "
     "A pose that a refinement has not settled: protomer select --particles refined --reference earlier --symmetry C2 "
-    "--max-rotation-change 10deg --output settled. What another program kept: --with kept/particles.h5; what it threw away: --without.",
+    "--max-rotation-change 10deg --output settled. What another program kept: --with kept/particles.h5; what it threw away: --without. "
+    "Particles that were picked twice: --min-distance 80A. Views so uneven that the map is smeared (protomer orientations says): "
+    "--rebalance --symmetry C2. Back from an expanded set: --one-per-image best.",
     inputs=(
         Input("particles", "particles.h5 or a job folder", file="particles.h5", required=True),
         Input("class", "keep these classes, from 1, such as 1,3 or 2-4", file=None, repeatable=True),

@@ -16,6 +16,7 @@ from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, 
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.engine.pose_table import PoseTable, at_heaviest_mode, drawn
+from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.running.batches import Batch, Key
@@ -99,18 +100,22 @@ def expect(
     posteriors, grey, residuals = [np.zeros((0, len(models)))], [np.zeros((0, 2))], []
     accumulators: list[dict[Key, np.ndarray]] = [{} for _ in models]
     references: list[Reference] = []
+    power = np.zeros(0)
     current: Key | None = None
     for number, crops in store.stream(numbers):
         key, rows = batches[number].key, batches[number].rows
         if key != current:
             current = key
             references = _references(models, key, plane, search, context.threads)
+            if context.hypotheses.asks_for_unknown:
+                power = projected_power(references, np.asarray(context.hypotheses.structures), search.final_radius)
             for of_class in accumulators:
                 of_class[key] = empty_accumulator(models[0].insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         aligned = _align_to_all(batch, references, search, pose_tables, rows, key[0], context)
-        posterior = context.hypotheses.posterior([poses for poses, _, _ in aligned], rows)
+        unknown = unknown_log_odds(batch, power, plane) if context.hypotheses.asks_for_unknown else None
+        posterior = context.hypotheses.posterior([poses for poses, _, _ in aligned], rows, unknown)
         counted, explained = context.hypotheses.counted(posterior), _among_classes(posterior)
         sums = np.zeros((len(rows), 3, shells))
         for k, (poses, compared, seen) in enumerate(aligned):

@@ -1,10 +1,11 @@
-"""What an image may show: one of K classes, or noise alone; and how probable each is.
+"""What an image may show: one of K classes, or none of them; and how probable each is.
 
 (1) P(k | image) = pi_k Z_k / (sum_j pi_j Z_j + pi_0),  Z_k: mean likelihood of the image over all poses in the map of class k, over that of
                                                         noise alone (Poses.log_odds; Bayes' rule)
 (2) log Z_k -= log det(I + C P) / 2 where maps may be weak: C is the covariance of the best pose, P the precision of a Gaussian as wide as
     all poses. A map that says nothing about poses has Z = 1, where Laplace's approximation alone would grow without bound.
 (3) Z_k <= the likelihood of the best pose, which no mean can exceed.
+(4) Z_0 = 1 for noise alone; (1 + Z_u) / 2 where something unknown (unknown.py) is as likely beforehand as noise alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ IMPOSSIBLE = -1e9  # log odds of an image whose likelihood has no regular mode
 class Hypotheses:
     """The classes that images are compared with.
 
-    log_prior (K,): log pi of each; log_prior_null: that of noise alone, -inf where this is no hypothesis; allowed (N, K) bool: classes in
+    log_prior (K,): log pi of each; log_prior_null: that of none of them, -inf where this is no hypothesis; allowed (N, K) bool: classes in
     which an image may lie (unset: in any); hard: images count in the likeliest class alone; pose_extent_px: half-width of the disc of
-    shifts that is searched, for eq. (2); unset: log odds are taken as they are.
+    shifts that is searched, for eq. (2); unset: log odds are taken as they are. structures (K,): shares of the classes in what something
+    unknown would look like, for eq. (4); unset: what is none of the classes is noise alone.
     """
 
     log_prior: np.ndarray
@@ -36,17 +38,24 @@ class Hypotheses:
     allowed: np.ndarray | None = None
     hard: bool = False
     pose_extent_px: float | None = None
+    structures: np.ndarray | None = None
 
     @classmethod
     def of_one(cls, null_class: bool) -> Hypotheses:
         """One structure, which all images show, or (null_class) each may lack."""
         return cls(np.zeros(1), 0.0 if null_class else -np.inf)
 
-    def posterior(self, found: Sequence[Poses], rows: np.ndarray) -> np.ndarray:
-        """Eq. (1): (n, K) of the images `rows`, from their poses in each class; what is left to 1 is noise alone."""
+    @property
+    def asks_for_unknown(self) -> bool:
+        """Whether eq. (4) wants Z_u."""
+        return self.structures is not None and bool(np.isfinite(self.log_prior_null))
+
+    def posterior(self, found: Sequence[Poses], rows: np.ndarray, unknown: np.ndarray | None = None) -> np.ndarray:
+        """Eq. (1): (n, K) of the images `rows`, from their poses in each class and log Z_u (n,); what is left to 1 is none of them."""
         log_odds = np.stack([self._evidence(poses) for poses in found], axis=1)
         allowed = None if self.allowed is None else self.allowed[rows]
-        return class_posterior(log_odds, self.log_prior, self.log_prior_null, allowed)
+        null = self.log_prior_null if unknown is None else self.log_prior_null + np.logaddexp(0.0, unknown) - np.log(2.0)
+        return class_posterior(log_odds, self.log_prior, null, allowed)
 
     def counted(self, posterior: np.ndarray) -> np.ndarray:
         """By how much each image counts in each class (n, K)."""
@@ -65,16 +74,17 @@ class Hypotheses:
 
 
 def class_posterior(
-    log_odds: np.ndarray, log_prior: np.ndarray, log_prior_null: float, allowed: np.ndarray | None = None
+    log_odds: np.ndarray, log_prior: np.ndarray, log_prior_null: float | np.ndarray, allowed: np.ndarray | None = None
 ) -> np.ndarray:
-    """Eq. (1): log odds (n, K) of each class against noise alone -> (n, K). allowed (n, K) bool."""
+    """Eq. (1): log odds (n, K) of each class against noise alone -> (n, K). log_prior_null: log pi_0 Z_0, one or (n,); allowed (n, K)
+    bool."""
     log_joint = np.maximum(log_odds, IMPOSSIBLE) + log_prior
     if allowed is not None:
         log_joint = np.where(allowed, log_joint, -np.inf)
     classes = log_joint.shape[1]
-    if classes == 1 and not np.isfinite(log_prior_null):
+    if classes == 1 and np.all(np.isneginf(log_prior_null)):
         return np.ones(log_joint.shape)
-    everything = np.concatenate([log_joint, np.full((len(log_joint), 1), log_prior_null)], axis=1)
+    everything = np.concatenate([log_joint, np.broadcast_to(log_prior_null, len(log_joint))[:, None]], axis=1)
     columns = []
     for k in range(classes):
         others = logsumexp(np.delete(everything, k, axis=1), axis=1)

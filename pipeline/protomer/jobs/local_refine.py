@@ -189,4 +189,5 @@ def plan(inputs: Inputs, settings: LocalRefineSettings, ranks: int, threads: int
     most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
     runs = 2 if settings.noise_control else 1
     return Plan(most.image_bytes + most.refinement_bytes, 40 * box**3 + 2000 * len(particles),
-                15 + runs * len(particles) * len(HalfPlane(box, radius)) * SECONDS_PER_COEFFICIENT * 5 / (ranks * threads))
+                15 + runs * len(particles) * len(HalfPlane(box, radius)) * SECONDS_PER_COEFFICIENT * 5 / (ranks * threads),
+                scratch_bytes=most.image_bytes)

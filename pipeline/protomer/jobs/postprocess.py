@@ -33,7 +33,7 @@ class HalfMapInput:
 def run(inputs: Inputs, settings: PostprocessSettings, job: JobRun) -> dict[str, Any]:
     """Measure, filter, sharpen, write."""
     with fft.set_workers(job.threads):
-        given = load(inputs.volume, settings)
+        given = load(inputs.volume, settings.voxel_size)
         mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask, settings.voxel_size), given.half_maps.a.voxel_size_A)
         chosen = choose_mask(given.half_maps, mask, "" if inputs.mask is None else inputs.mask.name, job)
         result = sharpen(given.half_maps, None, chosen, given.symmetry, settings.b_factor, settings.fit_from, job)
@@ -47,7 +47,7 @@ def run(inputs: Inputs, settings: PostprocessSettings, job: JobRun) -> dict[str,
             "voxel_size_A": fsc.voxel_size_A}
 
 
-def load(paths: tuple[Path | None, ...], settings: PostprocessSettings) -> HalfMapInput:
+def load(paths: tuple[Path | None, ...], voxel_size_A: float | None) -> HalfMapInput:
     """The half maps of one volume.h5, or of two .mrc files. Raises InputError for anything else."""
     present = [path for path in paths if path is not None]
     if len(present) == 1 and present[0].suffix.lower() in HDF5_ENDINGS:
@@ -59,7 +59,7 @@ def load(paths: tuple[Path | None, ...], settings: PostprocessSettings) -> HalfM
                          "give --volume half_a.mrc --volume half_b.mrc; a single map has no FSC")
     if present[0].resolve() == present[1].resolve():
         raise InputError(f"{present[0]} was given as both half maps", "two different half maps", "give the other half map")
-    halves = Halves(*(read_volume(path, settings.voxel_size) for path in present))
+    halves = Halves(*(read_volume(path, voxel_size_A) for path in present))
     if halves.a.box != halves.b.box or abs(halves.a.voxel_size_A / halves.b.voxel_size_A - 1) > 1e-3:
         raise InputError(f"half maps of box {halves.a.box} at {halves.a.voxel_size_A:.4g} Å and box {halves.b.box} at "
                          f"{halves.b.voxel_size_A:.4g} Å", "one box and voxel size", "give the two half maps of one reconstruction")

@@ -200,4 +200,5 @@ def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int
         max(work.image_bytes + work.reconstruction_bytes for work in works),
         40 * box**3,
         10 + coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
+        scratch_bytes=max(work.image_bytes for work in works),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -14,15 +13,18 @@ import click
 import protomer
 from protomer.config.chain import Chain, Step, read_chain
 from protomer.config.job_command import Call
-from protomer.config.job_inputs import Inputs, resolve_inputs
+from protomer.config.job_inputs import Inputs
 from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
+from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.progress import describe_seconds
+from protomer.running.step_needs import plan_of
 
 
 def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:
     """Check and show a chain; unless this is a dry run, replace this process by Snakemake. Raises InputError."""
     chain = read_chain(inputs.chain)
+    check_environment(inputs.chain, settings.allow_other_environment)
     cores = settings.cores or len(os.sched_getaffinity(0))
     click.echo(describe_chain(chain, inputs.chain, cores))
     if call.dry_run:
@@ -32,6 +34,21 @@ def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:
     command = snakemake_command(inputs.chain, folder, settings.profile, cores)
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *call.arguments])
+
+
+def check_environment(chain_file: Path, is_other_allowed: bool) -> None:
+    """Compare this environment with the protomer.lock beside a chain, if there is one, and say every difference; InputError where there is
+    one and it is not allowed."""
+    lock = lock_beside(chain_file)
+    if lock is None:
+        return
+    found = lock_differences(read_lock(lock), environment_now())
+    for line in found:
+        click.echo(f"{lock}: {line}", err=True)
+    if found and not is_other_allowed:
+        raise InputError(f"this is not the environment of {lock}: {len(found)} difference(s), said above", "the environment that it holds, "
+                         "in which the chain gives the same bits", "bring that environment back; or give --allow-other-environment, which "
+                         "notes the differences in the chain's provenance and report; or write the file anew with `protomer lock`")
 
 
 def snakemake_command(chain_file: Path, folder: Path, profile: str, cores: int) -> list[str]:
@@ -72,9 +89,6 @@ def _estimate(step: Step, cores: int) -> str:
     """Memory and time of a step whose inputs are all there, in words; what a step reads from others is not known before they ran."""
     if not all(path.is_absolute() for path in step.paths):
         return ""
-    given = {name: [str(path or "none") for path in paths] for name, paths in step.files.items()}
     ranks = step.resources.ranks
-    plan = importlib.import_module(step.job.entry).plan(
-        resolve_inputs(step.job, {**given, **step.texts}), step.job.settings.from_mapping(step.settings), ranks,
-        step.resources.threads or max(1, cores // ranks))
+    plan = plan_of(step, step.resources.threads or max(1, cores // ranks))
     return f": about {plan.memory_bytes / 1e9:.1f} GB on each of {ranks} rank(s), {describe_seconds(plan.seconds)}"

@@ -11,10 +11,12 @@ from protomer.declarations.select import SelectSettings
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.symmetry.expansion import no_longer_copies
 from protomer.tables.particles import Particles
 from protomer.tables.selection import select
 from protomer.tables.selection_criteria import criteria_of
 from protomer.tables.selection_report import report_of, summary_of, warn_of_outcome
+from protomer.tables.selection_thinning import thinning_of
 
 BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 400, 1e-5
 
@@ -22,8 +24,10 @@ BASE_BYTES, BYTES_PER_ROW, BYTES_ON_DISK, SECONDS_PER_ROW = 250_000_000, 800, 40
 def run(inputs: Inputs, settings: SelectSettings, job: JobRun) -> dict[str, Any]:
     """Load, ask, save."""
     particles = replace(load(inputs), provenance=dict(job.provenance))
-    selection = select(particles, criteria_of(particles, inputs, settings, job.events), settings)
-    kept = particles.take(np.flatnonzero(selection.kept))
+    selection = select(particles, criteria_of(particles, inputs, settings, job.events), settings,
+                       thinning_of(inputs, settings, job.events))
+    rows = np.flatnonzero(selection.kept)
+    kept = particles.take(rows) if settings.one_per_image is None else no_longer_copies(particles, rows)
     warn_of_outcome(particles, kept, job.events)
     with job.output.writing("particles.h5") as path:
         write_particles(path, kept)

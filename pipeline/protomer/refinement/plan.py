@@ -53,4 +53,5 @@ def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> 
             f"{most.image_bytes / 1e9:.2f} GB of it are prepared images; where memory is short they stream from the node's disk",
             f"memory is for a map that resolves to the pixel size; half of that resolution would take {half / 1e9:.2f} GB",
         ),
+        scratch_bytes=most.image_bytes,
     )

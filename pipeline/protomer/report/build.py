@@ -24,7 +24,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Block:
-    """One piece of the body, in order: kind is section, text, table or figure, and content what the template needs for it."""
+    """One piece of the body, in order: kind is section, text, table, figure or markup, and content what the template needs for it."""
 
     kind: str
     content: Mapping[str, Any]
@@ -68,15 +68,22 @@ class Report:
         number = 1 + sum(block.kind == "figure" for block in self.blocks)
         self.blocks.append(Block("figure", {"svg": as_svg(figure, f"figure-{number}"), "caption": caption, "number": number}))
 
-    def html(self) -> str:
-        """The whole report as one HTML text."""
-        import jinja2
-        loader = jinja2.FileSystemLoader(Path(__file__).parent)
-        environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                         lstrip_blocks=True)
-        return environment.get_template("template.html").render(
-            title=self.title, subtitle=self.subtitle, warnings=self.warnings, facts=self.facts, headlines=self.headlines,
-            blocks=self.blocks, version=__version__)
+    def markup(self, html: str) -> None:
+        """Add a piece of HTML as it is, made by a template of this folder or taken from another report."""
+        self.blocks.append(Block("markup", {"html": html}))
+
+    def html(self, template: str = "template.html", **more: str) -> str:
+        """The whole report as one HTML text; `more`: what another template than the usual one needs."""
+        return filled(template, title=self.title, subtitle=self.subtitle, warnings=self.warnings, facts=self.facts,
+                      headlines=self.headlines, blocks=self.blocks, version=__version__, **more)
+
+
+def filled(template: str, **values: object) -> str:
+    """A template of this folder with its values; text is escaped."""
+    import jinja2
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(**values)
 
 
 def _cell(value: object) -> str:

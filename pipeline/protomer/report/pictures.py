@@ -12,6 +12,7 @@ from protomer.formats.mrc import read_volume
 from protomer.maps.volumes import Volume
 from protomer.report.build import Report
 from protomer.report.drawing import GREY, INK, ORANGE, new_figure, styled
+from protomer.tables.views import viewing_directions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,12 +112,6 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     """An image with its 1st and 99th percentiles brought to 0 and 1."""
     low, high = np.percentile(image, (1.0, 99.0))
     return np.asarray((image - low) / max(high - low, 1e-12))
-
-
-def viewing_directions(rotation: np.ndarray) -> np.ndarray:
-    """The direction each image looks along in the map's frame, R (0, 0, 1), from unit quaternions (n, 4), scalar last: (n, 3)."""
-    x, y, z, w = np.asarray(rotation, np.float64).T
-    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
 
 
 def mollweide(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

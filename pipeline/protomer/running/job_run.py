@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from protomer.config.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.config.settings import Job, JobSettings
 from protomer.errors import InputError, ProtomerError, Stopped
 from protomer.running.checkpoints import CHECKPOINT_NAME, Checkpoint
+from protomer.running.devices import bind_device
 from protomer.running.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
 from protomer.running.output import OutputFolder
-from protomer.running.progress import Progress, describe_seconds, show_progress
+from protomer.running.progress import Logged, Progress, describe_seconds, show_progress
 from protomer.running.ranks import Team
 from protomer.running.run_folder import (
     SETTINGS_NAME,
@@ -39,18 +41,24 @@ __all__ = ["Inputs", "JobRun", "Plan", "RunOptions", "plan_job", "run_job"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is expected to take, for --dry-run: bytes of memory per rank, bytes on disk, seconds; notes in words."""
+    """What a run is expected to take, for --dry-run and batch systems: bytes of memory per rank, bytes on disk, seconds; notes in words.
+
+    scratch_bytes: of a rank's memory, what goes to the node's own disk where memory is short.
+    """
 
     memory_bytes: int
     disk_bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+    scratch_bytes: int = 0
 
     def describe(self, job_name: str, ranks: int, threads: int) -> str:
         """The plan as a person reads it."""
         lines = [f"{job_name} on {ranks} rank(s) of {threads} thread(s) would take about",
                  f"  memory  {self.memory_bytes / 1e9:.2f} GB on each rank", f"  disk    {self.disk_bytes / 1e9:.3f} GB",
                  f"  time    {describe_seconds(self.seconds)}", *(f"  note    {note}" for note in self.notes)]
+        if self.scratch_bytes:
+            lines.insert(2, f"  scratch {self.scratch_bytes / 1e9:.2f} GB of it on the node's disk of each rank, where memory is short")
         return "\n".join(lines)
 
 
@@ -83,9 +91,11 @@ class JobRun:
     earlier: tuple[Attempt, ...] = ()  # attempts at this run before this one; rank 0 alone knows them
     digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of outputs that were digested as they were written, by name
 
-    def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
-        """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`."""
-        return show_progress(label, total, self.team.is_first)
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Progress]:
+        """A progress line for `total` pieces of work: `with job.progress(...) as line: line.advance(n, note=...)`; logged now and then."""
+        with show_progress(label, total, self.team.is_first) as line:
+            yield Logged(line, self.events.event, label, total) if self.team.is_first else line
 
     @contextmanager
     def shared_progress(self, label: str, total: int) -> Iterator[Progress]:
@@ -130,6 +140,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     team = Team() if team is None else team
     checked = job.settings.from_mapping(settings)
     backend, why = _resolve_place(job, options.backend, team.size)
+    device = _device_of(backend)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
     start = team.on_first(lambda: _begin(options, record))
@@ -139,7 +150,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     with stop_on_signals() as stop:
         run = _open(job, options, record, team, stop)
         run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
-                         resumed=start == "resumed")
+                         resumed=start == "resumed", **device)
         _tell_how_it_goes_on(job, run)
         return _work(job, found, checked, run, start == "new")
 
@@ -158,6 +169,11 @@ def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
         raise InputError(f"{job.name} was started on {ranks} ranks", "one process: this job does not share its work",
                          f"start it without mpiexec: protomer {job.name} ...")
     return resolve_backend(backend)
+
+
+def _device_of(backend: str) -> dict[str, str | None]:
+    """The GPU that this rank is bound to, for the log. Raises InputError where it would have to share one."""
+    return {"gpu": bind_device(os.environ)} if backend == "cuda" else {}
 
 
 def _begin(options: RunOptions, record: RunRecord) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 PLAIN_INTERVAL_S = 30.0
+FIRST_LOGGED_S, LOG_INTERVAL_S = 2.0, 10.0
 
 
 class Progress(Protocol):
@@ -49,6 +50,24 @@ def describe_seconds(seconds: float) -> str:
 class _Silent:
     def advance(self, number: int = 1, **note: Any) -> None:
         """Say nothing."""
+
+
+class Logged:
+    """A line that also tells the run's log how far it is, now and then, for those who look on from elsewhere."""
+
+    def __init__(self, line: Progress, tell: Callable[..., None], label: str, total: int) -> None:
+        self._line, self._tell, self._label, self._total, self._done = line, tell, label, total, 0
+        self._start = time.monotonic()
+        self._next = self._start + FIRST_LOGGED_S
+
+    def advance(self, number: int = 1, **note: Any) -> None:
+        """Pass it on, and log it when the last time is long enough ago."""
+        self._line.advance(number, **note)
+        self._done += number
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LOG_INTERVAL_S
+            self._tell("progress", label=self._label, done=self._done, total=self._total, seconds=round(now - self._start, 1))
 
 
 class _PlainLines:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protomer.errors import InputError, ProtomerError
+from protomer.running.start_watch import watching_start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,7 +200,8 @@ def open_team() -> Team:
     expected = launched_size(os.environ)
     if expected == 1:
         return Team()
-    from mpi4py import MPI
+    with watching_start(launched_rank(os.environ), expected, os.environ):
+        from mpi4py import MPI
     world = MPI.COMM_WORLD
     if expected is not None and world.size != expected:
         raise InputError(f"MPI sees {world.size} rank(s) where the launcher started {expected}", "both to agree",
@@ -205,3 +210,11 @@ def open_team() -> Team:
     if world.size == 1:
         return Team()
     return Team(world.rank, world.size, world.Dup(), world.Dup(), Relay(world.Dup()))
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI library that ranks would use, asked of a process of its own, in which MPI is not started."""
+    asking = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+    done = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=False, timeout=60)
+    lines = [line.strip("\0 ") for line in done.stdout.splitlines() if line.strip("\0 ")]
+    return re.sub(r"\s+", " ", lines[0]) if done.returncode == 0 and lines else "none that mpi4py can load"

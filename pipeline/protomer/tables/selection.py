@@ -1,7 +1,8 @@
 """Choosing rows of a particle table: criteria that all must be passed, and what each of them drops.
 
-Criteria of one row by itself (a class, a threshold, being in another set) stand in selection_criteria.py. Two look at all rows that passed
-those: the share of the best, and a random number of images. A row passes or not whatever the order of rows.
+Criteria of one row by itself (a class, a threshold, being in another set) stand in selection_criteria.py. Others look at all rows that
+passed those: selection_thinning.py, then the share of the best, and a random number of images. A row passes or not whatever the order of
+rows.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Criterion:
         return cls(name, f"{label} {asks}", passes, int((~passes).sum()), values, label, limits)
 
 
+#: a criterion that is made from the rows that passed those before it
+Step = Callable[[Particles, SelectSettings, np.ndarray], Criterion]
+
+
 @dataclass(frozen=True)
 class Selection:
     """kept: bool (n,). dropped: for each criterion how many rows failed it and none before it. inverted: whether those are kept."""
@@ -62,12 +67,12 @@ class Selection:
         return [(c.name, c.asks, c.alone, dropped) for c, dropped in zip(self.criteria, self.dropped, strict=True)]
 
 
-def select(particles: Particles, criteria: Sequence[Criterion], settings: SelectSettings) -> Selection:
-    """The rows that pass the criteria, of which those the best (keep_best), of which some at random (number).
+def select(particles: Particles, criteria: Sequence[Criterion], settings: SelectSettings, thinning: Sequence[Step] = ()) -> Selection:
+    """The rows that pass the criteria, then those of `thinning`, of which those the best (keep_best), of which some at random (number).
 
     Raises SettingsError where nothing is asked, InputError where no row is left.
     """
-    after: list[Callable[[Particles, SelectSettings, np.ndarray], Criterion]] = []
+    after = list(thinning)
     if settings.keep_best is not None:
         after.append(best)
     if settings.number is not None:

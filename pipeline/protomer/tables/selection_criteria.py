@@ -95,9 +95,9 @@ def _range(what: str, low: float | None, high: float | None) -> tuple[float | No
 def _of_changes(particles: Particles, inputs: Inputs, settings: SelectSettings, events: Events) -> Iterator[Criterion]:
     """max_rotation_change and max_shift_change against the reference; rows that it has not got do not pass."""
     most_deg, most_A = settings.max_rotation_change, settings.max_shift_change
-    if most_deg is None and inputs.symmetry != "C1":
+    if most_deg is None and inputs.symmetry != "C1" and not settings.rebalance:
         raise SettingsError(f"--symmetry {inputs.symmetry}, and no largest change of rotation", "max_rotation_change, which counts to the "
-                            "nearest mate of that group", "add for example --max-rotation-change 10deg, or leave out --symmetry")
+                            "nearest mate of that group, or rebalance", "add for example --max-rotation-change 10deg, or leave it out")
     if most_deg is None and most_A is None:
         if inputs.reference is not None:
             raise SettingsError("--reference, and nothing that is compared with it", "max_rotation_change, max_shift_change, or both",

@@ -1,0 +1,209 @@
+"""Passes over the images: grey scale and noise, defocus of each image, and the sums from which aberrations and magnification follow.
+
+Images are compared with the half map of their own half-set, weighted by what the FSC leaves of it. Crops are read with the aberrations that
+particles had at the start; what these have changed by since is taken out in each pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protomer.ctf_refinement.changes import stretched_group
+from protomer.imaging.aberrations import magnification_of, odd_correction
+from protomer.imaging.images import ImageStore, Whitened, contrast_transfer, whiten
+from protomer.maps.volumes import Halves
+from protomer.running.batches import Batch
+from protomer.tables.particles import OpticsGroup, Particles
+from protomer_kernels.ctf import electron_wavelength_A
+from protomer_kernels.ctf_fit import SUMS, fit_one_number, pixel_driver, ring_driver
+from protomer_kernels.half_plane import HalfPlane
+from protomer_kernels.rotations import matrices_from_quaternions
+
+RINGS_PER_SHELL = 4
+STRETCH_SHELLS = 0.25  # by which the outermost coefficient moves in a trial of the magnification
+
+
+@dataclass(frozen=True)
+class Band:
+    """The coefficients that are used: `length` first ones of the plane, of which those before `first_shell` have no weight."""
+
+    plane: HalfPlane
+    length: int
+    first_shell: int
+
+    @property
+    def radius(self) -> int:
+        """The outermost shell."""
+        return int(self.plane.shell[: self.length].max())
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What passes work with: volumes_ft of both halves (transform_volume), noise sigma^2 (groups, shells); started_with: optics groups
+    whose odd phases were taken out of the crops."""
+
+    store: ImageStore
+    batches: Sequence[Batch]
+    band: Band
+    volumes_ft: Halves[np.ndarray]
+    started_with: tuple[OpticsGroup, ...]
+    noise: np.ndarray
+    advance: Callable[[int], None] = field(default=lambda number: None)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch under the current parameters: rows, whitened images and slices (n, 2, K), P and Q of ctf_fit.py (n, K), and the pieces."""
+
+    rows: np.ndarray
+    half: int
+    batch: Whitened
+    slices: np.ndarray
+    quadrature: np.ndarray
+    root_weight: np.ndarray
+    rotations: np.ndarray
+    shift_px: np.ndarray
+
+
+def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
+    """All batches; whitened.amplitude is P without the weight of the noise, which the slices have."""
+    band, plane = engine.band, engine.band.plane
+    pixel_A = particles.optics_groups[int(particles.at("optics", engine.batches[0].rows[:1])[0])].pixel_size_A
+    weight = root_weight(engine.noise, band)
+    for number, crops in engine.store.stream(range(len(engine.batches))):
+        rows, half = engine.batches[number].rows, engine.batches[number].key[0]
+        optics = particles.at("optics", rows)
+        data = rephased(crops[:, : band.length], optics, engine.started_with, particles.optics_groups, plane)
+        transfer = contrast_transfer(particles, rows, plane, band.length, pixel_A)
+        quarter = particles.take(rows).with_columns(phase_shift_rad=particles.at("phase_shift_rad", rows) + 0.5 * np.pi)
+        quadrature = contrast_transfer(quarter, np.arange(len(rows)), plane, band.length, pixel_A).values
+        batch = whiten(data, transfer, weight[optics])
+        rotations = matrices_from_quaternions(particles.at("rotation", rows))
+        shift_px = particles.at("shift_A", rows) / pixel_A
+        bare = Whitened(batch.data, weight[optics], transfer.magnification)
+        slices = bare.of_map(engine.volumes_ft[half], rotations, shift_px, plane)
+        yield Seen(rows, half, Whitened(batch.data, transfer.values, transfer.magnification), slices, quadrature, weight[optics], rotations,
+                   shift_px)
+        engine.advance(len(rows))
+
+
+def root_weight(noise: np.ndarray, band: Band) -> np.ndarray:
+    """sqrt(m) / sigma of the coefficients, (groups, K) float32, 0 before the band."""
+    shell = band.plane.shell[: band.length]
+    weight = np.sqrt(band.plane.multiplicity[: band.length] / noise[:, shell])
+    weight[:, shell < band.first_shell] = 0.0
+    return np.asarray(weight.astype(np.float32))
+
+
+def rephased(crops: np.ndarray, optics: np.ndarray, before: Sequence[OpticsGroup], now: Sequence[OpticsGroup],
+             plane: HalfPlane) -> np.ndarray:
+    """Crops (n, K), from which the odd phases of groups `before` were taken, with those of `now` taken out instead."""
+    out = crops
+    for group in np.unique(optics).tolist():
+        if before[group] == now[group]:
+            continue
+        if out is crops:
+            out = crops.copy()
+        old, new = odd_correction(before[group], plane), odd_correction(now[group], plane)
+        for factor in (None if old is None else old.conj(), new):
+            if factor is not None:
+                out[optics == group] *= factor[: crops.shape[1]]
+    return out
+
+
+def survey(engine: Engine, particles: Particles, most_batches: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey scale of each half's map (2,), and noise sigma^2 (groups, shells), from batches spread over the set; engine.noise is 1."""
+    band, groups = engine.band, len(particles.optics_groups)
+    shell, shells = band.plane.shell[: band.length], band.radius + 1
+    part = np.unique(np.linspace(0, len(engine.batches) - 1, min(most_batches, len(engine.batches))).astype(int))
+    store = ImageStore(particles, band.plane, [engine.batches[n].rows for n in part])
+    some = Engine(store, [engine.batches[n] for n in part], band, engine.volumes_ft, engine.started_with, engine.noise)
+    cross, power = np.zeros((2, 2)), np.zeros((groups, 3, shells))
+    images = np.zeros(groups)
+    for seen in seen_batches(some, particles):
+        model = seen.batch.amplitude[:, None] * seen.slices
+        sums = np.stack([(seen.batch.data * model).sum(axis=1), (model**2).sum(axis=1), (seen.batch.data**2).sum(axis=1)])
+        cross[seen.half] += sums[:2].sum(axis=(1, 2))
+        optics = particles.at("optics", seen.rows)
+        for group in np.unique(optics).tolist():
+            images[group] += (optics == group).sum()
+            power[group] += [np.bincount(shell, each[optics == group].sum(axis=0), minlength=shells) for each in sums]
+    grey = cross[:, 0] / np.maximum(cross[:, 1], 1e-30)
+    scale = float(grey[cross[:, 1] > 0].mean()) if (cross[:, 1] > 0).any() else 1.0
+    count = np.bincount(shell, band.plane.multiplicity[: band.length], minlength=shells)
+    rest = power[:, 2] - 2.0 * scale * power[:, 0] + scale**2 * power[:, 1]
+    noise = rest / np.maximum(images[:, None] * count, 1.0)
+    usable = noise[noise > 0]
+    return grey, np.maximum(noise, 1e-9 * (float(usable.max()) if usable.size else 1.0))
+
+
+def defocus_changes(engine: Engine, particles: Particles, reach_A: float, mean_A: np.ndarray,
+                    precision: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each row the change of defocus (A) of its image, and the information about it (1 / A^2).
+
+    Copies of an image have one value: that of their mean likelihood, since they share the image's noise. mean_A (n,) and precision: of a
+    Gaussian prior on the change.
+    """
+    band = engine.band
+    kx, ky = (axis[: band.length].astype(np.float64) for axis in (band.plane.kx, band.plane.ky))
+    ring = np.rint(np.hypot(kx, ky) * RINGS_PER_SHELL).astype(np.int64)
+    rings = int(ring.max()) + 1
+    square = np.bincount(ring, kx * kx + ky * ky, minlength=rings) / np.maximum(np.bincount(ring, minlength=rings), 1)
+    change_A, information = np.zeros(len(particles)), np.zeros(len(particles))
+    for seen in seen_batches(engine, particles):
+        sums = np.zeros((len(seen.rows), rings, SUMS))
+        ring_driver(seen.batch.data, seen.slices, seen.batch.amplitude, seen.quadrature, ring, sums)
+        _, first, image = np.unique(particles.at("image_uid", seen.rows), return_index=True, return_inverse=True)
+        together = np.zeros((len(first), rings, SUMS))
+        np.add.at(together, image, sums / np.bincount(image)[image, None, None])
+        groups = [particles.optics_groups[g] for g in particles.at("optics", seen.rows[first])]
+        per_A = np.array([-np.pi * float(electron_wavelength_A(g.voltage_V)) / (band.plane.box * g.pixel_size_A) ** 2 for g in groups])
+        found, known = fit_one_number(together, per_A[:, None] * square, reach_A, mean_A[seen.rows[first]], precision)
+        change_A[seen.rows], information[seen.rows] = found[image], known[image]
+    return change_A, information
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Of each optics group: products (groups, K, 6) of pixel_driver; normal equations of the stretch (groups, 2, 2) and (groups, 2)."""
+
+    pixels: np.ndarray
+    curvature: np.ndarray
+    slope: np.ndarray
+
+
+def group_sums(engine: Engine, particles: Particles, with_stretch: bool) -> GroupSums:
+    """One pass for all groups."""
+    band, groups = engine.band, particles.optics_groups
+    out = GroupSums(np.zeros((len(groups), band.length, SUMS + 1)), np.zeros((len(groups), 2, 2)), np.zeros((len(groups), 2)))
+    for seen in seen_batches(engine, particles):
+        optics = particles.at("optics", seen.rows)
+        for group in np.unique(optics).tolist():
+            here = optics == group
+            pixel_driver(seen.batch.data[here], seen.slices[here], seen.batch.amplitude[here], seen.quadrature[here], out.pixels[group])
+        if with_stretch:
+            slopes = stretch_slopes(engine, particles, seen)
+            residual = seen.batch.data - seen.batch.amplitude[:, None] * seen.slices
+            for group in np.unique(optics).tolist():
+                here = optics == group
+                out.slope[group] += [float((each[here] * residual[here]).sum(dtype=np.float64)) for each in slopes]
+                out.curvature[group] += [[float((a[here] * b[here]).sum(dtype=np.float64)) for b in slopes] for a in slopes]
+    return out
+
+
+def stretch_slopes(engine: Engine, particles: Particles, seen: Seen) -> list[np.ndarray]:
+    """Derivatives (n, 2, K) of what images show with the two numbers of `stretched_group`, the CTF at each k staying what it is."""
+    step = STRETCH_SHELLS / engine.band.radius
+    slopes = []
+    for axis in range(2):
+        sides = []
+        for sign in (1.0, -1.0):
+            groups = [stretched_group(group, sign * step * np.eye(2)[axis]) for group in particles.optics_groups]
+            magnification = magnification_of(groups, particles.at("optics", seen.rows))
+            shown = Whitened(seen.batch.data, seen.root_weight * seen.batch.amplitude, magnification)
+            sides.append(shown.of_map(engine.volumes_ft[seen.half], seen.rotations, seen.shift_px, engine.band.plane))
+        slopes.append((sides[0] - sides[1]) / np.float32(2.0 * step))
+    return slopes

@@ -1,0 +1,49 @@
+"""Something that is none of the structures: broken particles, ice, other molecules. As strong as the structures in each shell, arranged as
+nobody knows.
+
+(1) X(k) ~ CN(0, sigma^2 + C^2 P(|k|)): coefficients of a density at random, P the mean power of the structures' projections in a shell
+(2) log Z_u = sum_k |X|^2 / sigma^2 g / (1 + g) - log(1 + g),  g = C^2 P / sigma^2, against noise alone. No pose enters: all are as likely.
+
+An image of one of the structures is explained much better by its map at a pose than by its power alone, an image of something else is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from protomer.engine.alignment import Reference
+from protomer.imaging.images import Whitened
+from protomer_kernels.half_plane import HalfPlane
+from protomer_kernels.rotations import matrices_from_quaternions, super_fibonacci_grid
+from protomer_kernels.slices import extract_slices
+
+VIEWS = 64
+FIRST_SHELL = 1  # the mean of an image is no signal
+
+
+def projected_power(references: Sequence[Reference], share: np.ndarray, radius: int) -> np.ndarray:
+    """P of eq. (1), (radius + 1,) float64: the mean over references, in these shares (K,), and over views of them all around."""
+    chosen = [n for n in range(len(references)) if share[n] > 0]
+    plane, views = references[0].plane, matrices_from_quaternions(super_fibonacci_grid(VIEWS)).astype(np.float32)
+    length, power = plane.prefix(radius), np.zeros(radius + 1)
+    shell = plane.shell[:length]
+    counts = np.maximum(np.bincount(shell, minlength=radius + 1), 1)
+    slices = np.empty((VIEWS, 2, length), np.float32)
+    for n in chosen:
+        extract_slices(references[n].volume_ft, views, plane.kx[:length], plane.ky[:length], slices)
+        power += share[n] / share[chosen].sum() * np.bincount(shell, (slices.astype(np.float64) ** 2).mean(axis=0).sum(axis=0),
+                                                              minlength=radius + 1) / counts
+    return power
+
+
+def unknown_log_odds(batch: Whitened, power: np.ndarray, plane: HalfPlane) -> np.ndarray:
+    """log Z_u (n,) of eq. (2), over the shells that `power` has."""
+    length = min(plane.prefix(len(power) - 1), batch.amplitude.shape[1])
+    begin = plane.prefix(FIRST_SHELL - 1)
+    part = slice(begin, length)
+    multiplicity, of_shell = plane.multiplicity[part].astype(np.float64), power[plane.shell[part]]
+    gain = batch.amplitude[:, part].astype(np.float64) ** 2 * (of_shell / multiplicity)
+    observed = (batch.data[:, :, part].astype(np.float64) ** 2).sum(axis=1)
+    return np.asarray((observed * gain / (1.0 + gain) - multiplicity * np.log1p(gain)).sum(axis=1))
