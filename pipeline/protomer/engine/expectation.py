@@ -84,7 +84,7 @@ def insertion_scale(largest: np.ndarray, particles: Particles, model: Model) -> 
 
 def expect(
     batches: list[Batch],
-    numbers: range,
+    numbers: Sequence[int],
     store: ImageStore,
     particles: Particles,
     models: Sequence[Model],

@@ -7,6 +7,7 @@ pickled: texts are UTF-8, provenance is JSON. Files are written whole, flushed a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from protomer.errors import InputError
 from protomer.formats import mrc
 from protomer.formats.hdf5_files import as_json, damaged, new_hdf5_file, opened, put, read_json, values_of
 from protomer.formats.hdf5_particles import read_particles, write_particles
@@ -23,7 +25,7 @@ from protomer.running.output import writing_atomically
 if TYPE_CHECKING:
     from protomer.maps.resolution import FscSet
 
-__all__ = ["read_any_volume", "read_map_record", "read_particles", "write_map_record", "write_particles"]
+__all__ = ["read_any_volume", "read_map_record", "read_particles", "write_map_record", "write_particles", "write_single_volume"]
 
 VERSION = 1  # of volume.h5
 _VOLUMES = {"half_a": "unfiltered map of half-set 0", "half_b": "unfiltered map of half-set 1", "map": "filtered map",
@@ -46,9 +48,21 @@ def write_map_record(path: str | os.PathLike[str], record: MapRecord) -> None:
         put(file, "provenance", as_json(record.provenance), "JSON", "where this map comes from")
 
 
+def write_single_volume(path: str | os.PathLike[str], volume: Volume, symmetry: str, provenance: Mapping[str, Any]) -> None:
+    """Write a volume.h5 of one map without half maps, as of a map that all images made together; atomically."""
+    with writing_atomically(Path(path)) as temporary, new_hdf5_file(temporary) as file:
+        file.attrs.update(format="protomer volume", version=VERSION, symmetry=symmetry)
+        dataset = put(file, "map", volume.data, "grey", "map of all images together; there are no half maps, [z, y, x]")
+        dataset.attrs["voxel_size_A"] = volume.voxel_size_A
+        put(file, "provenance", as_json(provenance), "JSON", "where this map comes from")
+
+
 def read_map_record(path: str | os.PathLike[str]) -> MapRecord:
-    """Read volume.h5. Raises InputError for another kind of file or a damaged one."""
+    """Read volume.h5. Raises InputError for another kind of file or a damaged one, and where it has no half maps."""
     with opened(path, "protomer volume") as file:
+        if "map" in file and "half_a" not in file:
+            raise InputError(f"{path} holds one map and no half maps", "a volume with half maps, as refine, classify and reconstruct write",
+                             f"refine it first, `protomer refine --volume {path}`, or give the map.mrc beside it where one map will do")
         volumes = {name: Volume(values_of(path, file[name]), float(file[name].attrs["voxel_size_A"])) for name in _VOLUMES if name in file}
         unfit = [name for name, volume in volumes.items() if not np.isfinite(volume.data).all()]
         if unfit:
@@ -81,5 +95,14 @@ def _read_fsc(path: str | os.PathLike[str], group: h5py.Group) -> FscSet:
 def read_any_volume(path: str | os.PathLike[str], voxel_size_A: float | None = None) -> Volume:
     """The map of an .mrc or .map file (see `mrc.read_volume`), or the filtered map of a volume.h5."""
     if Path(path).suffix.lower() in (".h5", ".hdf5"):
-        return read_map_record(path).map
+        return _read_map(path)
     return mrc.read_volume(path, voxel_size_A)
+
+
+def _read_map(path: str | os.PathLike[str]) -> Volume:
+    """The filtered map of a volume.h5, which may have no half maps."""
+    with opened(path, "protomer volume") as file:
+        volume = Volume(values_of(path, file["map"]), float(file["map"].attrs["voxel_size_A"]))
+        if not np.isfinite(volume.data).all():
+            raise damaged(path, "map holds voxels that are NaN or infinite")
+        return volume

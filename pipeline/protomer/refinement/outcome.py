@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from protomer.engine.confidence import Confidence
+from protomer.engine.pose_table import PoseTable
 from protomer.refinement.setup import Setup, State
 from protomer.running.events import Events
 from protomer.running.job_run import JobRun
@@ -57,15 +60,23 @@ def posed(setup: Setup, state: State, confidence: Confidence | None, job: JobRun
     """The particles with the poses found, and how far these may be believed."""
     weight = state.poses.weight[:, 0]
     factor = np.ones(len(weight)) if confidence is None else confidence.covariance_factor(weight)
-    pixel_A = setup.pixel_size_A
-    unit = np.array([1.0, 1.0, 1.0, pixel_A, pixel_A])
-    scale = np.array([unit[p] * unit[q] for p in range(5) for q in range(p + 1)])
-    posed = setup.particles.with_columns(
-        rotation=state.poses.rotation[:, 0],
-        shift_A=state.poses.shift_px[:, 0] * pixel_A,
-        log_likelihood=state.poses.log_likelihood,
-        pose_covariance=state.poses.covariance * scale * factor[:, None],
+    stated = replace(state.poses, covariance=state.poses.covariance * factor[:, None])
+    posed = with_poses(setup.particles, stated, setup.pixel_size_A, job.provenance)
+    return posed.with_columns(
         pose_posterior=weight if confidence is None else confidence.posterior(weight),
         class_posterior=state.poses.presence,
     )
-    return replace(posed, has_poses=True, provenance=dict(job.provenance))
+
+
+def with_poses(particles: Particles, poses: PoseTable, pixel_A: float, provenance: Mapping[str, Any]) -> Particles:
+    """The particles with the heaviest mode of their poses: pixel_A is of the pixels in which these have shifts."""
+    unit = np.array([1.0, 1.0, 1.0, pixel_A, pixel_A])
+    scale = np.array([unit[p] * unit[q] for p in range(5) for q in range(p + 1)])
+    posed = particles.with_columns(
+        rotation=poses.rotation[:, 0],
+        shift_A=poses.shift_px[:, 0] * pixel_A,
+        log_likelihood=poses.log_likelihood,
+        pose_covariance=poses.covariance * scale,
+        pose_posterior=poses.weight[:, 0],
+    )
+    return replace(posed, has_poses=True, provenance=dict(provenance))

@@ -1,0 +1,98 @@
+"""What an ab-initio run works with: images in a box as small as the final resolution allows, in batches drawn at random once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from protomer.abinitio.frame import Frame
+from protomer.abinitio.noise import background_noise
+from protomer.abinitio.schedule import Step, steps_of
+from protomer.abinitio.work import image_bytes, work_bytes
+from protomer.classes.start import in_box
+from protomer.declarations.ab_initio import AbInitioSettings
+from protomer.errors import InputError
+from protomer.imaging.image_memory import available_memory_bytes, image_folder
+from protomer.imaging.images import ImageStore
+from protomer.randomness import uniform
+from protomer.refinement.loop import survey_images
+from protomer.refinement.setup import Setup
+from protomer.running.batches import Batch
+from protomer.running.job_run import JobRun
+from protomer.tables.particles import Particles
+from protomer_kernels.half_plane import HalfPlane, largest_radius
+
+UNIT = 32  # images of a batch
+LEAST_IMAGES = 50  # of each class
+
+
+@dataclass(frozen=True)
+class AbInitio:
+    """What does not change during a run: the engine's setup, sizes, noise (groups, shells), and what is asked for."""
+
+    setup: Setup
+    frame: Frame
+    noise: np.ndarray
+    steps: list[Step]
+    classes: int
+    non_negative: bool
+    centre: bool
+    stop_together: Callable[[], None]
+
+    def units(self, step: Step) -> list[int]:
+        """The batches of a step, the same on every rank: all starts see the same ones, later steps go round the rest."""
+        number, total = -(-step.images * self.classes // UNIT), len(self.setup.batches)
+        first = sum(-(-s.images * self.classes // UNIT) for s in self.steps[: step.number] if s.start == step.start)
+        return [(first + n) % total for n in range(min(number, total))]
+
+    def own(self, units: list[int]) -> list[int]:
+        """Those of them that this rank works on."""
+        return [unit for unit in units if unit % self.setup.team.size == self.setup.team.rank]
+
+
+def require_possible(particles: Particles, settings: AbInitioSettings) -> None:
+    """Raise InputError for expanded particles and for too few."""
+    if particles.is_expanded:
+        raise InputError("these particles are symmetry-expanded", "one row for each image",
+                         "give the parent, with --symmetry for a point group; a global search would let copies fall onto one another")
+    if len(particles) < LEAST_IMAGES * settings.classes:
+        raise InputError(f"{len(particles)} particles for {settings.classes} class(es)", f"at least {LEAST_IMAGES} for each class",
+                         "give more particles or fewer classes")
+
+
+def unit_batches(particles: Particles, seed: int) -> list[Batch]:
+    """All images in batches of UNIT, drawn at random once; neither halves nor the order of the table matter."""
+    order = np.argsort(uniform(seed, particles.image_uid, "ab-initio/order"), kind="stable")
+    parts = [np.sort(order[first : first + UNIT]) for first in range(0, len(order), UNIT)]
+    return [Batch((0, 0), rows, len(rows), n) for n, rows in enumerate(parts)]
+
+
+def require_memory(bytes_needed: int, classes: int, ranks_here: int) -> None:
+    """Raise InputError where the classes do not fit, before anything is begun."""
+    free = available_memory_bytes() / ranks_here
+    if bytes_needed > free:
+        raise InputError(f"{classes} class(es) take {bytes_needed / 1e9:.2f} GB on each rank; {free / 1e9:.2f} GB are free for it",
+                         "memory for all classes at once", "use fewer classes, a coarser final_resolution, or fewer ranks on this machine")
+
+
+def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSettings, job: JobRun) -> AbInitio:
+    """Everything before the first step; reads all images once. Raises InputError where memory or disk do not suffice."""
+    frame, team = Frame.of(particles, settings), job.team
+    needed, images = work_bytes(particles, settings, len(operators), job.threads), image_bytes(particles, settings, team.size)
+    require_memory(needed, settings.classes, team.ranks_here())
+    plane = HalfPlane(frame.box, largest_radius(frame.box))
+    small = in_box(particles, frame.box)
+    batches = unit_batches(particles, settings.seed)
+    folder = image_folder(job.cache, images, needed, team.ranks_here(), job.events)
+    store = ImageStore(small, plane, [batch.rows for batch in batches], folder, job.threads)
+    extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
+    setup = Setup(small, store, batches, range(team.rank, len(batches), team.size), team, operators, frame.pixel_A, 0, extent_px, True,
+                  job.seed, job.threads, job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
+    _, largest = survey_images(setup, len(small.optics_groups))
+    setup = replace(setup, largest=largest)
+    steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),
+                     settings.similarity if settings.classes > 1 else 0.0)
+    return AbInitio(setup, frame, background_noise(setup), steps, settings.classes, settings.non_negative, settings.centre,
+                    job.stop_together)
