@@ -17,8 +17,9 @@ class ClassifyFixedSettings(JobSettings):
     epochs: int = setting(5, "first passes over all images: online EM, with new maps after each block of images, where these are many; "
                              "then passes over all of them until classes settle", minimum=0)
     start: str | None = setting(
-        None, "classes begin in clusters of the images along the directions in which maps vary most (pca), by chance (random), or as given "
-        "(volumes); unset: volumes where there are --volume, else pca", choices=("random", "pca", "volumes"))
+        None, "classes begin in clusters of the images along the directions in which maps vary most (pca), by chance (random), in either "
+        "half-set by itself, or as given (volumes), which the half-sets then share up to initial_low_pass; unset: volumes where there are "
+        "--volume, else pca", choices=("random", "pca", "volumes"))
     similarity: float | None = setting(
         None, "share of every image that counts in all classes alike in the first epoch, falling to none over the epochs; unset: 0.5 with "
         "start=random, else 0", minimum=0.0, maximum=0.95)
