@@ -3,9 +3,9 @@ and a particle that is the same everywhere, where nothing is to be gained.
 
 python benchmarks/non_uniform.py [--number 1500] [--seeds 1] [--threads 1] [--kinds membrane,alone,rna,polymerase] [--folder FOLDER]
 
-membrane: haemoglobin in a ring of three times its mass, other atoms in every image; alone: the same without the ring; rna: a made-up RNA of
-three helices of 24 kDa; polymerase: RNA polymerase II in a ring of its own mass. The truth FSC is the map's with the core, in a mask around
-the core alone. CPU seconds are those of refine.
+membrane: what of RNA polymerase II lies within 30 Å of its centre, in a ring of three times its mass, other atoms in every image; alone:
+the same without the ring; rna: a made-up RNA of three helices of 24 kDa; polymerase: RNA polymerase II in a ring of its own mass. The truth
+FSC is the map's with the core, in a mask around the core alone. CPU seconds are those of refine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.jobs.simulate import DEFAULT_BFACTOR_A2
+from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
 from protomer.maps.resolution import first_crossing
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
@@ -30,15 +30,13 @@ from protomer.simulation.dataset import Simulator
 from protomer.simulation.draws import SimulationDesign, Truth
 from protomer.simulation.files import read_truth, star_tables, write_blocks, write_star, write_truth
 from protomer.simulation.scatterers import AtomModel, read_atom_model
-from protomer.simulation.shipped_models import shipped_model
 from protomer.simulation.truth import pose_errors, truth_fsc
-from protomer.symmetry.point_groups import operators
 from protomer_kernels.atoms import image_fts_of_atoms, real_images
 from protomer_kernels.fourier import low_pass
 from protomer_kernels.masks import dynamic_mask
 from protomer_kernels.rotations import matrices_from_quaternions
 
-START_A = 30.0
+START_A, GLOBULE_A = 30.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ class Phantom:
     """A core, and a belt of `times` its mass between two radii, of a height (Å); images of box px, signal over noise with the belt."""
 
     model: str
-    symmetry: str
     times: float
     belt_A: tuple[float, float, float]
     box: int
@@ -55,10 +52,10 @@ class Phantom:
 
 
 PHANTOMS = {
-    "membrane": Phantom("5ni1", "C2", 3.0, (34.0, 64.0, 40.0), 48, 3.2, 0.3),
-    "alone": Phantom("5ni1", "C2", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
-    "rna": Phantom("rna", "C1", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
-    "polymerase": Phantom("1y1v", "C1", 1.0, (62.0, 86.0, 36.0), 72, 3.2, 0.05),
+    "membrane": Phantom("globule", 3.0, (34.0, 64.0, 40.0), 48, 3.2, 0.3),
+    "alone": Phantom("globule", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
+    "rna": Phantom("rna", 0.0, (0.0, 0.0, 0.0), 48, 3.2, 0.15),
+    "polymerase": Phantom("polymerase", 1.0, (62.0, 86.0, 36.0), 72, 3.2, 0.05),
 }
 
 
@@ -104,11 +101,23 @@ def rna_model(pairs: int = 12, seed: int = 2) -> AtomModel:
     return AtomModel(atoms - atoms.mean(axis=0), np.full(len(atoms), 7.0, np.float32), DEFAULT_BFACTOR_A2)
 
 
+def model_of(name: str) -> AtomModel:
+    """The core of a phantom."""
+    if name == "rna":
+        return rna_model()
+    whole = read_atom_model(DEFAULT_MODEL, DEFAULT_BFACTOR_A2)
+    if name == "polymerase":
+        return whole
+    inside = np.linalg.norm(whole.positions_A - whole.positions_A.mean(axis=0), axis=1) < GLOBULE_A
+    positions_A = whole.positions_A[inside]
+    return AtomModel(positions_A - positions_A.mean(axis=0), whole.weights[inside], whole.bfactor_A2)
+
+
 def simulate(folder: Path, phantom: Phantom, number: int, seed: int) -> None:
     """Images, truth and the core's map in folder/simulated, imported into folder/imported."""
     home = folder / "simulated"
     home.mkdir(parents=True, exist_ok=True)
-    core = rna_model() if phantom.model == "rna" else read_atom_model(shipped_model(phantom.model), DEFAULT_BFACTOR_A2)
+    core = model_of(phantom.model)
     box, pixel_A = phantom.box, phantom.pixel_size_A
     design = SimulationDesign(number, box, pixel_A, phantom.snr, seed=seed)
     simulator = BeltedSimulator(core, design, phantom)
@@ -121,14 +130,14 @@ def simulate(folder: Path, phantom: Phantom, number: int, seed: int) -> None:
     protomer("import", "--star", home / "particles.star", "--output", folder / "imported")
 
 
-def measure(folder: Path, phantom: Phantom, name: str, settings: tuple[str, ...], threads: int) -> str:
+def measure(folder: Path, name: str, settings: tuple[str, ...], threads: int) -> str:
     """A row of the table."""
     words = [word for setting in (f"initial_low_pass={START_A:g}A", "rehearse=off", *settings) for word in ("--set", setting)]
     cost = protomer("refine", "--particles", folder / "imported", "--volume", folder / "simulated/start.mrc", "--output", folder / name,
-                    "--symmetry", phantom.symmetry, "--threads", threads, *words)
+                    "--threads", threads, *words)
     found, record = read_particles(folder / name / "particles.h5"), read_map_record(folder / name / "volume.h5")
     truth, true_map = read_truth(folder / "simulated/truth.h5").take(found.stack_index), read_volume(folder / "simulated/map.mrc")
-    errors = pose_errors(found.rotation, found.shift_A, truth.rotation, truth.shift_A, operators(phantom.symmetry))
+    errors = pose_errors(found.rotation, found.shift_A, truth.rotation, truth.shift_A)
     mask = Volume(dynamic_mask(true_map.data, 0.1, 4.0 / true_map.voxel_size_A, 12.0 / true_map.voxel_size_A), true_map.voxel_size_A)
     halves = record.half_maps
     curve = truth_fsc(Volume((halves.a.data + halves.b.data) / 2, true_map.voxel_size_A), true_map, errors.frame, mask)
@@ -153,7 +162,7 @@ def main() -> None:
             folder, phantom = (chosen.folder or Path(temporary)).resolve() / f"{kind}_{seed}", PHANTOMS[kind]
             simulate(folder, phantom, chosen.number, seed)
             for name, settings in (("uniform", ()), ("non-uniform", ("non_uniform=on",))):
-                print(f"| {kind} | {seed} {measure(folder, phantom, name, settings, chosen.threads)}", flush=True)
+                print(f"| {kind} | {seed} {measure(folder, name, settings, chosen.threads)}", flush=True)
 
 
 if __name__ == "__main__":
