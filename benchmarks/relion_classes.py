@@ -20,7 +20,7 @@ import relion
 from classify import arguments, by_protomer, design_of, posterior_of_second, simulate, two_states
 
 from protomer.formats.hdf5 import read_particles
-from protomer.formats.star_text import read_blocks
+from protomer.formats.star import read_star_particles
 from protomer.simulation.dataset import Simulator
 
 ITERATIONS, START_A = 25, 20.0
@@ -42,9 +42,8 @@ def by_relion(folder: Path, chosen: argparse.Namespace) -> tuple[relion.Cost, np
         (folder / "simulated/starts.star").write_text(STARTS)
         relion.run_relion(folder, command, 60 * chosen.patience, LAST, ("particles.star", "state1.mrc", "state2.mrc", "starts.star"))
     cost = relion.Cost.of([json.loads((home / f"cost_{rank}.json").read_text()) for rank in range(3)])
-    table = read_blocks(home / LAST)["particles"]
-    index = np.array([int(str(name).split("@")[0]) for name in table["rlnImageName"]])
-    return cost, np.array([int(k) for k in table["rlnClassNumber"]])[np.argsort(index)]
+    found = read_star_particles(home / LAST, project_folder=home)
+    return cost, found.class_number[np.argsort(found.stack_index)]
 
 
 def row(cost: relion.Cost, found: np.ndarray, truth: np.ndarray, stated: str = "-") -> dict[str, str]:

@@ -55,7 +55,7 @@ def test_each_image_has_the_share_of_other_seeds_that_agree(repeated: Path) -> N
     shares = np.array([float(row["stability"]) for row in rows])
     summary = json.loads((repeated / "out/summary.json").read_text())
     assert len(rows) == NUMBER and set(np.unique(shares)) <= {0.0, 1.0}
-    assert summary["stability"] == pytest.approx(shares.mean(), abs=1e-3) and shares.mean() > 0.8
+    assert summary["stability"] == pytest.approx(shares.mean(), abs=1e-3) and shares.mean() > 0.65
 
 
 def test_classes_are_found_in_some_images_before_all_and_the_log_says_so(repeated: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 VIEWS = (("z", 0), ("y", 1), ("x", 2))
 AMBIENT = 0.35  # of the light falls on surfaces that face away
 MOST_PIXELS = 200  # along an edge of a picture
+MARGIN = 2  # of these around what is seen
 UNKNOWN = (0.6, 0.6, 0.6)
 COLOURS = "viridis_r"
 
@@ -30,6 +31,8 @@ def surface_figure(volume: Volume, level: float, values: Volume, is_known: np.nd
     slope = np.gradient(density_of_all)
     steepness = np.sqrt(sum(part * part for part in slope))
     scale, colours = Normalize(*limits), colormaps[COLOURS]
+    dense = np.argwhere(density_of_all >= level)
+    low, high = (int(dense.min()) - MARGIN, int(dense.max()) + MARGIN) if len(dense) else (0, len(density_of_all) - 1)
     for panel, (name, axis) in zip(panels, VIEWS, strict=True):
         density, colour, known, towards, steep = (np.moveaxis(array, axis, 0)[::-1] for array in (
             density_of_all, values.data[::step, ::step, ::step], is_known[::step, ::step, ::step], slope[axis], steepness))
@@ -45,7 +48,7 @@ def surface_figure(volume: Volume, level: float, values: Volume, is_known: np.nd
         panel.imshow(picture, origin="lower", interpolation="nearest")
         panel.set_title(f"from +{name}")
         across, up = (other for other in "xyz" if other != name)
-        panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[])
+        panel.set(xlabel=across, ylabel=up, xticks=[], yticks=[], xlim=(low, high), ylim=(low, high))
         panel.grid(False)
     bar = figure.colorbar(_mappable(scale), ax=panels, shrink=0.85, pad=0.02)
     bar.set_label(label, color=INK)
