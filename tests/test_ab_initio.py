@@ -107,7 +107,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def two_classes(folder: Path) -> list[object]:
-    return words_of(folder, "--set", "classes=2", "--set", "final_resolution=20", "--set", "batch_first=32", "--set", "batch_last=32")
+    return words_of(folder, "--set", "starts=1", "--set", "classes=2", "--set", "final_resolution=20", "--set", "batch_first=32", "--set", "batch_last=32")
 
 
 def same(first: Path, second: Path) -> bool:
