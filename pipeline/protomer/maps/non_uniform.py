@@ -12,9 +12,9 @@ for two maps filtered halfway. The cut-off at x is the r of the least
 
 (3) E'_r(x) = mean over a window about x of (f_r A)^2 + (f_r B)^2 - 4 (f_r^(1/2) A) (f_r^(1/2) B)
 
-The window is `window_factor` wavelengths of r wide. Where signal is strong beside weak, windows of different widths see different amounts
-of it too, and (3) then errs to the fine side; references are therefore what the FSC leaves of them, filtered further by (3), never more
-than that. Halves share nothing but this cut-off.
+The window is `window_factor` wavelengths of r wide. This is how the map that a job leaves is filtered. References are regularised band by
+band (local_wiener.py), which cut-offs alone do worse: where signal is strong beside weak, windows of different widths see different amounts
+of it, and (3) then errs to the fine side. Halves share nothing but this cut-off.
 """
 
 from __future__ import annotations

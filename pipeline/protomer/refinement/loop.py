@@ -28,7 +28,7 @@ from protomer.engine.particle_scale import refined_scale
 from protomer.engine.schedule import Band
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import contrast_transfer, whiten
-from protomer.maps.non_uniform import find_cut_offs
+from protomer.maps.local_wiener import find_gains
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
 from protomer.refinement.setup import MASK_FRACTION, Setup, State, at_scales
@@ -206,14 +206,17 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
         curve = corrected_curve(half_maps, mask, curve, setup.seed)
         resolved = min(first_shell_below(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
-    cut_offs = None if setup.non_uniform is None else find_cut_offs(half_maps, shells - 1, setup.non_uniform)
+    gains = None
+    if setup.non_uniform is not None:
+        gains = find_gains(half_maps, solid_sphere(box, MASK_FRACTION), shells - 1, setup.non_uniform)
+        ssnr = gains.ssnr(shells)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
     for half, fold in own:
         sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
         join_below(sums, halves[1 - half], scale, join_shell)
         volume = regularised(sums, ssnr, box, setup.threads)
-        maps.append((volume if cut_offs is None else cut_offs.apply(volume)) * mask)
+        maps.append((volume if gains is None else gains.apply(volume)) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve

@@ -1,0 +1,1 @@
+"""Several structures at once where poses are known."""
