@@ -107,7 +107,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def two_classes(folder: Path) -> list[object]:
-    return words_of(folder, "--set", "classes=2", "--set", "final_resolution=20", "--set", "batch_first=32", "--set", "batch_last=32")
+    sets = ("starts=1", "classes=2", "final_resolution=20", "batch_first=32", "batch_last=32")
+    return words_of(folder, *(word for entry in sets for word in ("--set", entry)))
 
 
 def same(first: Path, second: Path) -> bool:

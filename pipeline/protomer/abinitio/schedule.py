@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from protomer.engine.alignment import Search, Stage
 
 LEAST_RADIUS, COARSE_RADIUS = 6, 9
-START_STEPS, COARSE_STEPS, FINE_STEPS = 24, 32, 6
+START_STEPS, COARSE_STEPS = 20, 30
+FINE_STEPS, HELD_STEPS = 12, 5  # of the fine steps, those at the coarse radius
 GRID_DENSITY = 5
 SHIFT_STEP = 4.2  # steps of the lattice of shifts in a wave of the finest detail
 FINE_BATCHES = 4  # times the last coarse batch
@@ -70,7 +71,7 @@ def steps_of(first_radius: int, last_radius: int, starts: int, batches: tuple[in
         images = round(batches[0] + (batches[1] - batches[0]) * share)
         steps.append(Step(len(steps), starts, radius, images, similarity * max(0.0, 0.5 - share)))
     for n in range(FINE_STEPS):
-        radius = round(coarse + (last_radius - coarse) * (n + 1) / FINE_STEPS)
+        radius = round(coarse + (last_radius - coarse) * max(0, n + 1 - HELD_STEPS) / (FINE_STEPS - HELD_STEPS))
         steps.append(Step(len(steps), starts, radius, FINE_BATCHES * batches[1], 0.0, is_fine=True))
     return steps
 
