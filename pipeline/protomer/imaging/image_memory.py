@@ -42,7 +42,8 @@ def _left_in_cgroups() -> list[int]:
         inside = top / own.lstrip("/")
         for folder in (inside, *inside.parents):
             if folder.is_relative_to(top) and (most := _text(folder / limit)).strip().isdigit() and (now := _text(folder / used)):
-                cached = re.search(r"^(?:total_)?inactive_file (\d+)", _text(folder / "memory.stat"), re.MULTILINE)  # given back when asked for
+                # files in the page cache count as used, and are given back when asked for
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)", _text(folder / "memory.stat"), re.MULTILINE)
                 left.append(max(0, int(most) - int(now) + (int(cached[1]) if cached else 0)))
     return left
 
