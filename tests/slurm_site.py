@@ -70,7 +70,7 @@ def restarts_of(job: str) -> int:
     return int(said.partition("Restarts=")[2].split(" ")[0] or 0)
 
 
-def wait_until(is_true: Callable[[], bool], what: str, timeout_s: float = 150.0) -> None:
+def wait_until(is_true: Callable[[], bool], what: str, timeout_s: float = 280.0) -> None:
     """Wait for something that SLURM does; fails, naming it, where it does not come."""
     deadline = time.monotonic() + timeout_s
     while not is_true():

@@ -130,6 +130,24 @@ def test_a_batch_system_s_limit_counts_as_memory(monkeypatch: pytest.MonkeyPatch
     assert image_memory.available_memory_bytes() <= 64 * 2**20
 
 
+@pytest.mark.parametrize(("line", "place", "names"), [
+    ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0", "system.slice/slurmstepd.scope/job_7", ("memory.max", "memory.current")),
+    ("5:memory:/slurm/uid_0/job_7/step_0", "memory/slurm/uid_0/job_7", ("memory.limit_in_bytes", "memory.usage_in_bytes"))])
+def test_memory_is_what_the_batch_systems_control_group_still_allows(line: str, place: str, names: tuple[str, str], tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    job = tmp_path / place
+    job.mkdir(parents=True)
+    (job / names[0]).write_text(f"{50 * 2**20}\n")
+    (job / names[1]).write_text(f"{10 * 2**20}\n")
+    (job / "memory.stat").write_text(f"anon 5\n{'total_' * ('limit' in names[0])}inactive_file {4 * 2**20}\n")
+    (job.parent / names[0]).write_text("max\n")
+    (tmp_path / "self").write_text(f"{line}\n")
+    monkeypatch.setattr(image_memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(image_memory, "_OWN_CGROUP", tmp_path / "self")
+    assert image_memory.available_memory_bytes() == 44 * 2**20
+
+
 def test_folds_are_left_out_where_images_are_many_or_maps_large_or_halves_tiny() -> None:
     assert fold_count(None, [500, 480], 31) == 4
     assert fold_count(None, [50_000, 50_000], 31) == 1

@@ -6,6 +6,7 @@ SLURM is installed and started on this machine, and only where PROTOMER_SLURM_TE
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import yaml
 from refinement_runs import PROJECT, environment, values
 from slurm_site import WANTED, WHY_NOT, restarts_of, start_site, state_of, submit, surroundings, wait_until
 
-pytestmark = [pytest.mark.skipif(not WANTED, reason=WHY_NOT), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.skipif(not WANTED, reason=WHY_NOT), pytest.mark.timeout(900)]
 REFINED = {"job": "refine", "particles": "dataset", "volume": "simulated/start.mrc", "resources": {"ranks": 3, "threads": 1, "nodes": 2},
            "settings": {"initial_low_pass": "40A", "rehearse": False}}
 CHAIN = {"dataset": {"star": "simulated"},
@@ -73,9 +74,11 @@ def test_a_chain_through_slurm_that_is_preempted_ends_in_the_bits_of_the_local_r
         wait_until((tmp_path / "refined/checkpoint.h5").exists, "a checkpoint of the refinement")
         urgent = submit(["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"], tmp_path)
         wait_until(lambda: state_of(urgent) == "COMPLETED", "the job that preempts")
-        assert chain.wait(timeout=280) == 0, (tmp_path / "said.txt").read_text()
+        assert chain.wait(timeout=400) == 0, (tmp_path / "said.txt").read_text()
     finally:
-        chain.kill()
+        if chain.poll() is None:
+            chain.send_signal(signal.SIGINT)  # Snakemake cancels its jobs
+            chain.wait(timeout=100)
     begun = [json.loads(line) for line in (tmp_path / "refined/log.jsonl").read_text().splitlines() if '"begin"' in line]
     assert [event["resumed"] for event in begun] == [False, True] and {event["ranks"] for event in begun} == {3}
     log = (tmp_path / "logs/refined.log").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -15,10 +16,7 @@ from protomer.imaging.image_cache import ImageCache
 from protomer.running.events import Events
 
 SPARE = 0.9  # of what is free that may be filled, in memory and on disk
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def available_memory_bytes() -> int:
@@ -29,13 +27,28 @@ def available_memory_bytes() -> int:
     for line in _text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             free.append(1024 * int(line.split()[1]))
-    for limit, used in _CGROUP_FILES:
-        if (most := _text(limit).strip()).isdigit() and (now := _text(used).strip()).isdigit():
-            free.append(max(0, int(most) - int(now)))
-    return min(free, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min([*free, *_left_in_cgroups()], default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _text(path: str) -> str:
+def _left_in_cgroups() -> list[int]:
+    """Bytes that each control group around this process still allows, the batch system's job and step among them; versions 2 and 1."""
+    left = []
+    for line in _text(_OWN_CGROUP).splitlines():
+        _, controllers, own = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = _CGROUPS / controllers
+        limit, used = ("memory.max", "memory.current") if controllers == "" else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        inside = top / own.lstrip("/")
+        for folder in (inside, *inside.parents):
+            if folder.is_relative_to(top) and (most := _text(folder / limit)).strip().isdigit() and (now := _text(folder / used)):
+                # files in the page cache count as used, and are given back when asked for
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)", _text(folder / "memory.stat"), re.MULTILINE)
+                left.append(max(0, int(most) - int(now) + (int(cached[1]) if cached else 0)))
+    return left
+
+
+def _text(path: Path | str) -> str:
     try:
         return Path(path).read_text(encoding="ascii")
     except OSError:
