@@ -64,13 +64,13 @@ def test_nothing_is_lost_and_each_class_has_its_folder(sorted_states: Path) -> N
     np.testing.assert_array_equal(found.image_uid, given.image_uid)
     np.testing.assert_array_equal(found.half, given.half)
     assert found.has_poses and summary["particles_in"] == summary["particles_out"] == NUMBER
-    assert sum(c["images"] for c in summary["classes"]) + summary["images_likelier_noise"] == NUMBER
+    assert sum(c["images"] for c in summary["classes"]) + summary["images_of_none"] == NUMBER
     for k in (1, 2, 3):
         record = read_map_record(sorted_states / f"out/class_{k}/volume.h5")
         assert record.map.box == BOX and (sorted_states / f"out/class_{k}/half_a.mrc").exists()
     with (sorted_states / "out/classes.csv").open() as file:
         rows = list(csv.DictReader(file))
-    posterior = np.array([[float(row[name]) for name in ("class_1", "class_2", "class_3", "noise_alone")] for row in rows])
+    posterior = np.array([[float(row[name]) for name in ("class_1", "class_2", "class_3", "none")] for row in rows])
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0, atol=1e-4)
     np.testing.assert_array_equal(np.append(np.arange(1, 4), 0)[posterior.argmax(axis=1)], found.class_number)
     np.testing.assert_allclose(posterior.max(axis=1), found.class_posterior, atol=1e-4)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from protomer.engine.alignment import IDENTITY, Reference
-from protomer.engine.hypotheses import Hypotheses, class_posterior
+from protomer.engine.hypotheses import class_posterior
 from protomer.engine.schedule import Band
-from protomer.engine.unknown import FIRST_SHELL, projected_power, unknown_log_odds
+from protomer.engine.unknown import FIRST_SHELL, can_be_told, projected_power, unknown_log_odds
 from protomer.imaging.images import Transfer, Whitened, whiten
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
@@ -67,8 +67,12 @@ def test_the_power_is_that_of_a_volume_s_projections() -> None:
 
 @pytest.mark.parametrize("unknown", [-50.0, 0.0, 50.0])
 def test_none_of_the_classes_is_noise_and_something_unknown_by_halves(unknown: float) -> None:
-    hypotheses = Hypotheses(np.log([0.6]), float(np.log(0.4)), structures=np.ones(1))
-    assert hypotheses.asks_for_unknown and not Hypotheses(np.zeros(1), structures=np.ones(1)).asks_for_unknown
     null = 0.4 * 0.5 * (1.0 + np.exp(unknown))
     found = class_posterior(np.zeros((1, 1)), np.log([0.6]), np.log(0.4) + np.logaddexp(0.0, unknown) - np.log(2.0))
     np.testing.assert_allclose(found[0, 0], 0.6 / (0.6 + null), rtol=1e-9)
+
+
+def test_where_a_part_of_the_particles_would_be_taken_for_something_unknown_nothing_is() -> None:
+    random, zero = np.random.default_rng(2), np.zeros(1000)
+    clear = np.where(random.random(1000) < 0.2, -60.0, 27.0 + 8.0 * random.standard_normal(1000))  # a fifth is junk
+    assert can_be_told(clear, zero) and not can_be_told(16.0 + 20.0 * random.standard_normal(1000), zero)

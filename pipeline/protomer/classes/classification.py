@@ -23,6 +23,7 @@ from protomer.engine.iteration_record import Moved, told
 from protomer.engine.maximisation import first_shell_below
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
+from protomer.engine.unknown import can_be_told
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
 from protomer.refinement.loop import AGREEMENTS, CLEARLY_PRESENT, Step, estimate
@@ -122,29 +123,42 @@ def iterate_classes(classes: Classes, mixture: Mixture) -> Mixture:
                   "noise": step.noise.round(8).tolist()}
         model = replace(state.model, maps=own_maps, noise=step.noise, insertion_radius=after.insertion_radius)
         new_states.append(State(after, model, poses, moved.agreed, step.scale, [*state.history, record]))
-    return counted_on(classes, mixture, tuple(new_states), step.posterior, correlation)
+    return counted_on(classes, mixture, tuple(new_states), step, correlation)
 
 
 def first_step(classes: Classes, mixture: Mixture) -> Step:
-    """The E-step of the first iteration. Where it shows that most images clearly hold a particle, it is done once more, with what it told
-    of the noise, and junk may be nothing of all this: junk that counts in the first maps is hard to get out of them."""
+    """The E-step of the first iteration. Where it shows that most images clearly hold a particle, it is done again, with what it told of
+    the noise, so that junk may be none of the classes: junk that counts in the first maps is hard to get out of them."""
     step = estimate(classes.setup, mixture.states, hypotheses_of(classes, mixture))
     if not classes.null_class or presence_of(classes, step.poses, mixture.prior) <= CLEARLY_PRESENT:
         return step
-    seen = [replace(state, poses=poses, agreed=state.agreed + AGREEMENTS, model=replace(state.model, noise=step.noise))
-            for state, poses in zip(mixture.states, step.poses, strict=True)]
-    return estimate(classes.setup, seen, hypotheses_of(classes, mixture, True))
+    for with_unknown in (False, True):
+        if with_unknown and not is_unknown_told(classes, step):
+            break
+        seen = [replace(state, poses=poses, agreed=state.agreed + AGREEMENTS, model=replace(state.model, noise=step.noise))
+                for state, poses in zip(mixture.states, step.poses, strict=True)]
+        step = estimate(classes.setup, seen, hypotheses_of(classes, mixture, (True, with_unknown)))
+    return step
 
 
-def hypotheses_of(classes: Classes, mixture: Mixture, is_clear: bool = False) -> Hypotheses:
-    """What an image may show in this iteration; is_clear: most images are known to hold a particle, as the iteration before may have
-    told."""
-    is_clear = is_clear or (bool(mixture.history) and mixture.history[-1]["median_presence"] > CLEARLY_PRESENT)
+def hypotheses_of(classes: Classes, mixture: Mixture, known: tuple[bool, bool] | None = None) -> Hypotheses:
+    """What an image may show in this iteration. known: whether most images are known to hold a particle, and whether something unknown can
+    be told from it; unset: as the iteration before has found."""
+    if known is None:
+        last = mixture.history[-1] if mixture.history else {"median_presence": 0.0, "unknown_told": False}
+        known = bool(last["median_presence"] > CLEARLY_PRESENT), bool(last["unknown_told"])
+    is_clear, with_unknown = known
     null = float(np.log(mixture.prior[-1])) if classes.null_class and is_clear else -np.inf
     allowed = classes.drawn() if mixture.band.iteration < classes.random_until else None
     structures = np.where(np.isin(np.arange(classes.number), list(mixture.decoys)), 0.0, mixture.prior[:-1])
     return Hypotheses(np.log(mixture.prior[:-1]), null, allowed, classes.hard, classes.setup.shift_extent_px,
-                      structures if structures.any() else None)
+                      structures if classes.null_class and structures.any() else None, with_unknown)
+
+
+def is_unknown_told(classes: Classes, step: Step) -> bool:
+    """Whether something unknown can be told from the classes (unknown.py, eq. 3)."""
+    log_odds = np.stack([evidence(poses, classes.setup.shift_extent_px) for poses in step.poses], axis=1)
+    return can_be_told(log_odds.max(axis=1), step.unknown)
 
 
 def presence_of(classes: Classes, poses: Sequence[PoseTable], prior: np.ndarray) -> float:
@@ -189,11 +203,11 @@ def next_band(classes: Classes, mixture: Mixture, step: Step, moves: Sequence[Mo
 
 
 def counted_on(
-    classes: Classes, mixture: Mixture, states: tuple[State, ...], posterior: np.ndarray, correlation: list[list[float]] | None
+    classes: Classes, mixture: Mixture, states: tuple[State, ...], step: Step, correlation: list[list[float]] | None
 ) -> Mixture:
     """The mixture after an iteration: how many changed class, the new prior, and whether it is settled: by how much of the posteriors
     moved, since images that lie between two classes change the likelier one for ever."""
-    band, before = states[0].band, mixture.assigned
+    band, before, posterior = states[0].band, mixture.assigned, step.posterior
     assigned = likeliest(posterior)
     changed = float(np.mean(assigned != before)) if mixture.history else 1.0
     moved = float(0.5 * np.abs(posterior - mixture.posterior).sum(axis=1).mean()) if mixture.history else 1.0
@@ -208,6 +222,7 @@ def counted_on(
     record = {
         "iteration": band.iteration, "changed": changed, "moved": moved, "fractions": (counts / counts.sum()).round(6).tolist(),
         "median_presence": presence_of(classes, [state.poses for state in states], prior),
+        "unknown_told": classes.null_class and is_unknown_told(classes, step),
         "mean_best_posterior": float(posterior.max(axis=1).mean()),
         "resolved_shell": band.resolved, "is_random": is_random, "flow": flow.tolist() if mixture.history else None,
         "match": correlation,

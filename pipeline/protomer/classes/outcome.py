@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from protomer.classes.classification import Classes, Mixture, hypotheses_of
+from protomer.classes.reliability import Reliability
 from protomer.engine.maximisation import first_shell_below
 from protomer.engine.pose_table import PoseTable
 from protomer.formats.hdf5 import write_map_record
@@ -25,11 +26,12 @@ from protomer.tables.particles import Particles
 
 LEAST_IMAGES = 8.0  # in each half, in sum of posteriors: a class with fewer has no map
 UNSETTLED = 0.1  # of the posteriors, that still moved in the last iteration
+OVERCONFIDENT = 0.1
 ALMOST_ALL, CHANCE = 0.98, 1.2  # of the images in one class; times the posterior that guessing by class sizes has
 
 
 def classified(mixture: Mixture, classes: Classes, given: Particles, job: JobRun) -> Particles:
-    """The particles with class (0: likelier noise alone), its posterior, and their poses in the likeliest of the classes."""
+    """The particles with class (0: none of them), its posterior, and their poses in the likeliest of the classes."""
     assigned, number = mixture.assigned, classes.number
     null = 1.0 - mixture.posterior.sum(axis=1)
     of_class = np.concatenate([mixture.posterior, null[:, None]], axis=1)[np.arange(len(assigned)), assigned]
@@ -102,14 +104,17 @@ def write_empty(record: MapRecord, job: JobRun) -> None:
             write_volume(path, record.map)
 
 
-def write_posteriors(path: Path, particles: Particles, posterior: np.ndarray) -> None:
-    """classes.csv: image_uid, posterior of each class and of noise alone, in the order of particles.h5."""
+def write_posteriors(path: Path, particles: Particles, posterior: np.ndarray, stable: np.ndarray | None = None) -> None:
+    """classes.csv: image_uid, posterior of each class and of none of them, and in which share of the replicates the image lies in the same
+    class, in the order of particles.h5."""
     null = np.maximum(1.0 - posterior.sum(axis=1), 0.0)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["image_uid", *(f"class_{k + 1}" for k in range(posterior.shape[1])), "noise_alone"])
-        for uid, row, rest in zip(particles.image_uid.tolist(), posterior.tolist(), null.tolist(), strict=True):
-            table.writerow([uid, *(f"{p:.6g}" for p in row), f"{rest:.6g}"])
+        columns = ["image_uid", *(f"class_{k + 1}" for k in range(posterior.shape[1])), "none"]
+        table.writerow(columns if stable is None else [*columns, "stability"])
+        last = [[]] * len(null) if stable is None else [[f"{share:.4g}"] for share in stable]
+        for uid, row, rest, share in zip(particles.image_uid.tolist(), posterior.tolist(), null.tolist(), last, strict=True):
+            table.writerow([uid, *(f"{p:.6g}" for p in row), f"{rest:.6g}", *share])
 
 
 def chance_level(posterior: np.ndarray) -> float:
@@ -136,6 +141,14 @@ def warn_of_classes(mixture: Mixture, names: list[str], events: Events) -> None:
     if last["moved"] > UNSETTLED:
         events.warn("classes_unsettled", f"{100 * last['changed']:.0f} % of the images changed class in the last iteration: classes were "
                     "not told apart, or more iterations are needed (final_iterations)")
+
+
+def warn_of_reliability(reliability: Reliability | None, events: Events) -> None:
+    """A warning where images of known class were right less often than said."""
+    if reliability is not None and reliability.mean_stated - reliability.share_right > OVERCONFIDENT:
+        events.warn("posteriors_too_sure", f"of images made from the maps {100 * reliability.share_right:.0f} % were put in the right "
+                    f"class, where the posteriors promise {100 * reliability.mean_stated:.0f} %: do not read a posterior as a probability "
+                    "here, and give the classes more images or a coarser max_alignment_resolution")
 
 
 def resolved_A(mixture: Mixture, width_A: float) -> list[float]:

@@ -22,8 +22,8 @@ class ClassifySettings(EngineSettings):
     )
     hard: bool = setting(False, "each image counts in its likeliest class alone; off: in every class by its posterior")
     null_class: bool = setting(
-        True, "noise alone is one more thing that an image may show, once most images clearly hold a particle; images that are likeliest "
-        "to be that are in class 0"
+        True, "noise alone, or something as strong as the structures that is none of them, is one more thing that an image may show, once "
+        "most images clearly hold a particle; images that are likeliest to be that are in class 0"
     )
     random_iterations: int = setting(
         5, "where volumes are the same: iterations in which images lie in classes drawn at random, which tells them apart", minimum=1
@@ -37,10 +37,12 @@ class ClassifySettings(EngineSettings):
         None, "largest shift tried by the global search; unset: 1/16 of the box", unit="A", minimum=0.0
     )
     batch_per_class: int | None = setting(
-        None, "images per class and iteration of online EM; unset: all of them in every iteration", minimum=1, later=True
+        1000, "where there are at least twice as many images, classes are first found in so many for each, drawn at random, and then in "
+        "all; none: all from the start", minimum=1
     )
-    replicates: int = setting(1, "runs with other seeds, to say how stable each image's class is", minimum=1, later=True)
-    rehearse: bool = setting(False, "state posteriors of poses as far as they were right in images made from the maps", later=True)
+    replicates: int = setting(1, "runs from so many seeds, to say how stable each image's class is; the maps are those of the first seed",
+                              minimum=1)
+    rehearse: bool = setting(True, "classify images of known class, made from the maps, to say how far posteriors may be believed")
 
 
 JOB = Job(
@@ -52,8 +54,8 @@ JOB = Job(
     "grey scale of the volumes and need no file: --volume sphere:120 (diameter in Å), shell:120,80, ellipsoid:150,100,80, noise, or "
     "phase-randomised:VOLUME (as strong at each resolution and about as wide as the volume, with other phases). "
     "Writes class_1/ ... with volume.h5, half maps and FSC of each class, and one particles.h5 with class_number and class_posterior; "
-    "classes.csv has all posteriors of each image. Class 0 are images likelier noise alone than anything. Trust a class by its FSC and its "
-    "map, and read the class flow: what is still moving has not been told apart. "
+    "classes.csv has all posteriors of each image. Class 0 are images of none of them: noise, broken particles, ice. Trust a class by its "
+    "FSC and its map, and read the class flow: what is still moving has not been told apart. "
     "Example: protomer classify --particles imported --volume good.mrc --volume other.mrc --volume sphere:120 --volume noise "
     "--output classes",
     inputs=(

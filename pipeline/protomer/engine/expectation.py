@@ -60,11 +60,12 @@ class Model:
 @dataclass(frozen=True)
 class Expectation:
     """What one rank's share of the E-step gives. Of each class: poses, and one accumulator for each half and fold that it met. Posterior
-    (n, K) of the classes, grey sums (n, 2) of Re(X* M) and |M|^2 (rows in the order of its batches), and residual sums of each batch
-    (b, groups, 3, shells)."""
+    (n, K) of the classes, log odds (n,) of something unknown (0 where they are not asked for), grey sums (n, 2) of Re(X* M) and |M|^2 (rows
+    in the order of its batches), and residual sums of each batch (b, groups, 3, shells)."""
 
     poses: tuple[PoseTable, ...]
     posterior: np.ndarray
+    unknown: np.ndarray
     grey: np.ndarray
     residuals: np.ndarray
     accumulators: tuple[dict[Key, np.ndarray], ...]
@@ -97,7 +98,7 @@ def expect(
     length = plane.prefix(usable_radius(particles, models[0].insertion_radius))
     weights = models[0].root_weight(plane, length)
     found: list[list[PoseTable]] = [[] for _ in models]
-    posteriors, grey, residuals = [np.zeros((0, len(models)))], [np.zeros((0, 2))], []
+    posteriors, unknowns, grey, residuals = [np.zeros((0, len(models)))], [np.zeros(0)], [np.zeros((0, 2))], []
     accumulators: list[dict[Key, np.ndarray]] = [{} for _ in models]
     references: list[Reference] = []
     power = np.zeros(0)
@@ -107,14 +108,14 @@ def expect(
         if key != current:
             current = key
             references = _references(models, key, plane, search, context.threads)
-            if context.hypotheses.asks_for_unknown:
-                power = projected_power(references, np.asarray(context.hypotheses.structures), search.final_radius)
+            if context.hypotheses.structures is not None:
+                power = projected_power(references, context.hypotheses.structures, search.final_radius)
             for of_class in accumulators:
                 of_class[key] = empty_accumulator(models[0].insertion_radius)
         transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
         batch = whiten(crops, transfer, weights[particles.optics[rows]])
         aligned = _align_to_all(batch, references, search, pose_tables, rows, key[0], context)
-        unknown = unknown_log_odds(batch, power, plane) if context.hypotheses.asks_for_unknown else None
+        unknown = np.zeros(len(rows)) if context.hypotheses.structures is None else unknown_log_odds(batch, power, plane)
         posterior = context.hypotheses.posterior([poses for poses, _, _ in aligned], rows, unknown)
         counted, explained = context.hypotheses.counted(posterior), _among_classes(posterior)
         sums = np.zeros((len(rows), 3, shells))
@@ -125,12 +126,14 @@ def expect(
             sums += explained[:, k, None, None] * residual_sums(compared, seen, references[k], shells)
             found[k].append(PoseTable.of(shown))
         residuals.append(by_group(sums, particles.optics[rows], groups))
+        unknowns.append(unknown)
         grey.append(sums[:, 1:, 1:].sum(axis=2))
         posteriors.append(posterior)
         context.advance(len(rows))
     poses_of = tuple(PoseTable.joined(of_class, table) for of_class, table in zip(found, pose_tables, strict=True))
     residual = np.array(residuals).reshape(-1, groups, 3, shells)
-    return Expectation(poses_of, np.concatenate(posteriors), np.concatenate(grey), residual, tuple(accumulators), context.scale)
+    return Expectation(poses_of, np.concatenate(posteriors), np.concatenate(unknowns), np.concatenate(grey), residual, tuple(accumulators),
+                       context.scale)
 
 
 def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, threads: int) -> list[Reference]:

@@ -30,7 +30,8 @@ class Hypotheses:
     log_prior (K,): log pi of each; log_prior_null: that of none of them, -inf where this is no hypothesis; allowed (N, K) bool: classes in
     which an image may lie (unset: in any); hard: images count in the likeliest class alone; pose_extent_px: half-width of the disc of
     shifts that is searched, for eq. (2); unset: log odds are taken as they are. structures (K,): shares of the classes in what something
-    unknown would look like, for eq. (4); unset: what is none of the classes is noise alone.
+    unknown would look like, for Z_u; unset: it is not asked for. unknown_counts: eq. (4) holds it likely; else what is none of the classes
+    is noise alone.
     """
 
     log_prior: np.ndarray
@@ -39,22 +40,20 @@ class Hypotheses:
     hard: bool = False
     pose_extent_px: float | None = None
     structures: np.ndarray | None = None
+    unknown_counts: bool = False
 
     @classmethod
     def of_one(cls, null_class: bool) -> Hypotheses:
         """One structure, which all images show, or (null_class) each may lack."""
         return cls(np.zeros(1), 0.0 if null_class else -np.inf)
 
-    @property
-    def asks_for_unknown(self) -> bool:
-        """Whether eq. (4) wants Z_u."""
-        return self.structures is not None and bool(np.isfinite(self.log_prior_null))
-
     def posterior(self, found: Sequence[Poses], rows: np.ndarray, unknown: np.ndarray | None = None) -> np.ndarray:
         """Eq. (1): (n, K) of the images `rows`, from their poses in each class and log Z_u (n,); what is left to 1 is none of them."""
         log_odds = np.stack([self._evidence(poses) for poses in found], axis=1)
         allowed = None if self.allowed is None else self.allowed[rows]
-        null = self.log_prior_null if unknown is None else self.log_prior_null + np.logaddexp(0.0, unknown) - np.log(2.0)
+        null: float | np.ndarray = self.log_prior_null
+        if self.unknown_counts and unknown is not None:
+            null = null + np.logaddexp(0.0, unknown) - np.log(2.0)
         return class_posterior(log_odds, self.log_prior, null, allowed)
 
     def counted(self, posterior: np.ndarray) -> np.ndarray:

@@ -4,7 +4,12 @@ nobody knows.
 (1) X(k) ~ CN(0, sigma^2 + C^2 P(|k|)): coefficients of a density at random, P the mean power of the structures' projections in a shell
 (2) log Z_u = sum_k |X|^2 / sigma^2 g / (1 + g) - log(1 + g),  g = C^2 P / sigma^2, against noise alone. No pose enters: all are as likely.
 
-An image of one of the structures is explained much better by its map at a pose than by its power alone, an image of something else is not.
+An image of one of the structures is explained much better by its map at a pose than by its power alone, an image of something else is
+not. Where maps are still too poor for that, or a few strong coefficients are all there is, the two cannot be told apart, and nothing may
+be put aside:
+
+(3) they can where log Z - log Z_u of the images lies above 0 by TAIL of its spreads, Z of the likeliest class: the median, and the standard
+    deviation that a normal distribution would have with the same upper tenth, since junk lies below
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from protomer_kernels.slices import extract_slices
 
 VIEWS = 64
 FIRST_SHELL = 1  # the mean of an image is no signal
+TAIL, UPPER_TENTH = 2.33, 1.2816  # standard deviations of a normal distribution, beyond which 1 % and a tenth of it lie
 
 
 def projected_power(references: Sequence[Reference], share: np.ndarray, radius: int) -> np.ndarray:
@@ -47,3 +53,9 @@ def unknown_log_odds(batch: Whitened, power: np.ndarray, plane: HalfPlane) -> np
     gain = batch.amplitude[:, part].astype(np.float64) ** 2 * (of_shell / multiplicity)
     observed = (batch.data[:, :, part].astype(np.float64) ** 2).sum(axis=1)
     return np.asarray((observed * gain / (1.0 + gain) - multiplicity * np.log1p(gain)).sum(axis=1))
+
+
+def can_be_told(log_odds: np.ndarray, unknown: np.ndarray) -> bool:
+    """Eq. (3): log Z (N,) of each image's likeliest class, log Z_u (N,)."""
+    middle, upper = np.quantile(log_odds - unknown, (0.5, 0.9))
+    return bool(middle - TAIL * (upper - middle) / UPPER_TENTH > 0.0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from protomer.classes.checkpoint import resume, until_settled
+from protomer.classes.checkpoint import resumed, until_settled, votes_of
 from protomer.classes.classification import Classes, Mixture
-from protomer.classes.outcome import class_maps, classified, warn_of_classes, write_posteriors
+from protomer.classes.first_images import first_images, handed_on
+from protomer.classes.outcome import class_maps, classified, warn_of_classes, warn_of_reliability, write_posteriors
+from protomer.classes.reliability import Reliability, rehearse_classes
+from protomer.classes.replicates import stability
 from protomer.classes.report import write_report
 from protomer.classes.start import alike, begin, in_box, load_particles, load_starts, require_classes
 from protomer.declarations.classify import ClassifySettings
@@ -33,20 +37,55 @@ SECONDS_PER_COEFFICIENT = 1e-5  # and image and class: measured, whole runs
 
 
 def run(inputs: Inputs, settings: ClassifySettings, job: JobRun) -> dict[str, Any]:
-    """Load, iterate until classes settle, reconstruct each, measure, save."""
+    """Load, iterate until classes settle, from as many seeds as are asked for, reconstruct each class, measure, save."""
     given = load_particles(inputs, job.events)
-    setup = prepare(in_box(given, settings.box), len(inputs.volume), settings, job)
-    noise, largest = survey_images(setup, len(given.optics_groups))
+    particles, saved = in_box(given, settings.box), job.checkpoint.load()
+    votes = votes_of(saved)
+    while len(votes) < settings.replicates - 1:
+        seed = settings.seed + settings.replicates - 1 - len(votes)  # the run's own comes last
+        job.events.event("replicate", seed=seed, done=len(votes), of=settings.replicates)
+        _, mixture = settle(particles, inputs, replace(settings, seed=seed), replace(job, seed=seed), (saved, votes))
+        votes, saved = [*votes, mixture.posterior], None
+    classes, mixture = settle(particles, inputs, settings, job, (saved, votes))
+    reliability = rehearse_classes(classes, mixture) if settings.rehearse else None
+    records = class_maps(classes, mixture, settings.initial_low_pass, classes.setup.non_uniform, job)
+    return finish((classes, mixture, reliability, votes), records, given, inputs, job)
+
+
+def settle(
+    particles: Particles, inputs: Inputs, settings: ClassifySettings, job: JobRun, done: tuple[Mapping[str, Any] | None, list[np.ndarray]]
+) -> tuple[Classes, Mixture]:
+    """One classification from its start, or from where a checkpoint (`done`, with earlier replicates) left it, until it is settled: first
+    of some of the images where these are many, then of all."""
+    saved, votes = done
+    some = first_images(particles, len(inputs.volume), settings.batch_per_class, settings.seed)
+    found: Mixture | None = None
+    if some is not None and (saved is None or len(saved["posterior"]) != len(particles)):
+        first = replace(settings, final_iterations=0, extra_passes=0, cross_fit_folds=folds_of(particles, len(inputs.volume), settings))
+        classes, mixture = begin_or_resume(particles.take(some), inputs, first, job, saved)
+        found = until_settled(classes, mixture, votes, job)
+        job.events.event("first_images_settled", images=len(some), of=len(particles))
+    classes, mixture = begin_or_resume(particles, inputs, settings, job, saved, found)
+    return classes, until_settled(classes, mixture, votes, job)
+
+
+def begin_or_resume(
+    particles: Particles, inputs: Inputs, settings: ClassifySettings, job: JobRun, saved: Mapping[str, Any] | None,
+    found: Mixture | None = None
+) -> tuple[Classes, Mixture]:
+    """The classes of these particles and their first state: that of a checkpoint, or what some of the images gave, or the given volumes."""
+    setup = prepare(particles, len(inputs.volume), settings, job)
+    noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     starts = load_starts(inputs, settings, setup, job.events)
     classes = classes_of(setup, alike(starts), settings)
-    mixture = resume(classes, job)
-    if mixture is None:
-        is_decoy = [isinstance(volume, str) for volume in inputs.volume]
-        mixture = begin(classes, starts, is_decoy, noise, settings.max_alignment_resolution)
-    mixture = until_settled(classes, mixture, job)
-    records = class_maps(classes, mixture, settings.initial_low_pass, setup.non_uniform, job)
-    return finish(classes, mixture, records, given, inputs, job)
+    mixture = resumed(classes, saved)
+    if mixture is not None:
+        return classes, mixture
+    if found is not None:
+        return classes, handed_on(classes, found)
+    is_decoy = [isinstance(volume, str) for volume in inputs.volume]
+    return classes, begin(classes, starts, is_decoy, noise, settings.max_alignment_resolution)
 
 
 def prepare(particles: Particles, number: int, settings: ClassifySettings, job: JobRun) -> Setup:
@@ -95,9 +134,11 @@ def classes_of(setup: Setup, alike_starts: np.ndarray, settings: ClassifySetting
 
 
 def finish(
-    classes: Classes, mixture: Mixture, records: list[MapRecord], given: Particles, inputs: Inputs, job: JobRun
+    found: tuple[Classes, Mixture, Reliability | None, list[np.ndarray]], records: list[MapRecord], given: Particles, inputs: Inputs,
+    job: JobRun
 ) -> dict[str, Any]:
     """Write everything (rank 0), and say how it went."""
+    classes, mixture, reliability, votes = found
     particles = classified(mixture, classes, given, job)
     if not job.team.is_first:
         return {}
@@ -105,11 +146,13 @@ def finish(
              for volume in inputs.volume]
     is_decoy = [isinstance(volume, str) for volume in inputs.volume]
     warn_of_classes(mixture, names, job.events)
+    warn_of_reliability(reliability, job.events)
+    stable = stability(mixture.posterior, votes) if votes else None
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
     with job.output.writing("classes.csv") as path:
-        write_posteriors(path, particles, mixture.posterior)
-    write_report(classes, mixture, records, particles, (names, is_decoy), job)
+        write_posteriors(path, particles, mixture.posterior, stable)
+    write_report((classes, mixture, reliability, stable), records, particles, (names, is_decoy), job)
     counts = np.bincount(particles.class_number, minlength=classes.number + 1)
     in_decoys = int(sum(counts[k + 1] for k in range(classes.number) if is_decoy[k]) + counts[0])
     return {
@@ -123,7 +166,11 @@ def finish(
              "resolution_A": None if record.fsc is None else record.fsc.summary()}
             for k, record in enumerate(records)
         ],
-        "images_likelier_noise": int(counts[0]),
+        "images_of_none": int(counts[0]),
+        "mean_posterior": round(float(particles.class_posterior.mean()), 4),
+        "rehearsed": None if reliability is None else {"posterior": round(reliability.mean_stated, 4),
+                                                       "right": round(reliability.share_right, 4)},
+        "stability": None if stable is None else round(float(stable.mean()), 4),
         "lost_to_decoys": round(in_decoys / len(particles), 4),
         "changed_class_last": round(mixture.history[-1]["changed"], 4),
         "resolution_A": best_resolution(records),
@@ -138,9 +185,13 @@ def best_resolution(records: list[MapRecord]) -> dict[str, object] | None:
 
 def batches_of(particles: Particles, number: int, settings: ClassifySettings) -> list[Batch]:
     """The fixed batches; folds only where the accumulators of all classes leave room for them."""
-    radius, sizes = largest_radius(common_frame(particles)[0]), np.bincount(particles.half).tolist()
-    folds = fold_count(settings.cross_fit_folds, sizes, round(radius * number ** (1 / 3)))  # accumulators grow as the cube of the radius
-    return make_batches(particles, folds, settings.seed)
+    return make_batches(particles, folds_of(particles, number, settings), settings.seed)
+
+
+def folds_of(particles: Particles, number: int, settings: ClassifySettings) -> int:
+    """Into how many folds each half is divided."""
+    radius, sizes = largest_radius(common_frame(particles)[0]), np.bincount(particles.half, minlength=2).tolist()
+    return fold_count(settings.cross_fit_folds, sizes, round(radius * number ** (1 / 3)))  # accumulators grow as the cube of the radius
 
 
 def work_of_classes(half_precision: bool, batches: list[Batch], numbers: range, box: int, threads: int, number: int) -> Work:

@@ -74,13 +74,14 @@ def survey_images(setup: Setup, groups: int) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class Step:
     """What an E-step gave, the same on every rank. Of each class: poses, who was searched globally (K, N), and accumulators; the posterior
-    (N, K) of the classes; grey scales, noise and the grey-scale fit of the references."""
+    (N, K) of the classes, log odds (N,) of something unknown; grey scales, noise and the grey-scale fit of the references."""
 
     poses: tuple[PoseTable, ...]
     searched: np.ndarray
     totals: tuple[dict[Key, np.ndarray], ...]
     fixed_point: float
     posterior: np.ndarray
+    unknown: np.ndarray
     scale: np.ndarray
     noise: np.ndarray
     fit: float
@@ -125,7 +126,8 @@ def estimate(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> S
     scale = refined_scale(first.scale, in_table_order(setup, share.grey)) if setup.particle_scale else first.scale
     noise, fit = _update_noise(setup, first.model, setup.team.gather_rows(share.residuals).sum(axis=0))
     totals = tuple(add_up_ranks(of_class, setup.keys, first.model.insertion_radius, setup.team) for of_class in share.accumulators)
-    return Step(poses, context.search_again, totals, share.scale, in_table_order(setup, share.posterior), scale, noise, fit)
+    posterior, unknown = in_table_order(setup, share.posterior), in_table_order(setup, share.unknown)
+    return Step(poses, context.search_again, totals, share.scale, posterior, unknown, scale, noise, fit)
 
 
 def in_one_frame(setup: Setup, maps: dict[Key, np.ndarray], poses: PoseTable) -> tuple[dict[Key, np.ndarray], PoseTable]:
