@@ -147,7 +147,7 @@ def refused(folder: Path, *more: object) -> str:
 
 
 def test_bad_input_is_refused_with_its_remedy(small: Path, tmp_path: Path) -> None:
-    assert "at least 50 for each class" in refused(small, "--set", "classes=3")
+    assert "at least 32 for each class" in refused(small, "--set", "classes=4")
     assert "unknown point group" in refused(small, "--symmetry", "X7")
     assert "no detail finer than two pixels" in refused(small, "--set", "final_resolution=9")
     assert "a final one that is finer" in refused(small, "--set", "final_resolution=40")

@@ -46,10 +46,12 @@ def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
     names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "part", "subtracted", "found",
-             "copies", "states", "aligned", "chosen", "joined", "resolved", "views")
+             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
+            ["ab-initio", "--particles", folder / "imported", "--set", "final_resolution=20A", "--set", "starts=1", "--output",
+             output["abinitio"]],
             refine_words(folder, output["refined"]),
             ["reconstruct", "--particles", folder / "refined", "--output", output["reconstructed"]],
             ["postprocess", "--volume", folder / "refined", "--output", output["postprocessed"]],

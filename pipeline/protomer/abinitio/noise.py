@@ -19,6 +19,7 @@ from protomer_kernels.seen_views import images_of
 
 SAMPLED = 32  # batches
 CIRCLE, EDGE = 0.42, 0.05  # radius and edge of the circle, in boxes
+RIM = 4  # last shells, into which the circle mixes what is not there; signal is weak in them
 LEAST_SHARE = 1e-3  # of the mean power: no shell has less noise
 
 
@@ -39,5 +40,6 @@ def background_noise(setup: Setup) -> np.ndarray:
     means = power.mean(axis=0)
     each = np.stack([power[group == g].mean(axis=0) if np.any(group == g) else means for g in range(groups)])
     each[:, :, 0] = each[:, :, :1].max(axis=1)  # the mean of an image is set by its normalisation
+    each[:, 1, -RIM:] = each[:, 0, -RIM:]
     noise: np.ndarray = each.min(axis=1)
     return np.maximum(noise, LEAST_SHARE * noise.mean(axis=1, keepdims=True))

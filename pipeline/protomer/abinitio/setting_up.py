@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +24,7 @@ from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 UNIT = 32  # images of a batch
-LEAST_IMAGES = 50  # of each class
+LEAST_IMAGES = UNIT  # of each class
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,9 @@ class AbInitio:
     classes: int
     non_negative: bool
     centre: bool
-    stop_together: Callable[[], None]
 
     def units(self, step: Step) -> list[int]:
-        """The batches of a step, the same on every rank: all starts see the same ones, later steps go round the rest."""
+        """The batches of a step, the same on every rank, which go round all; every attempt sees the same ones."""
         number, total = -(-step.images * self.classes // UNIT), len(self.setup.batches)
         first = sum(-(-s.images * self.classes // UNIT) for s in self.steps[: step.number] if s.start == step.start)
         return [(first + n) % total for n in range(min(number, total))]
@@ -94,5 +92,4 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     setup = replace(setup, largest=largest)
     steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),
                      settings.similarity if settings.classes > 1 else 0.0)
-    return AbInitio(setup, frame, background_noise(setup), steps, settings.classes, settings.non_negative, settings.centre,
-                    job.stop_together)
+    return AbInitio(setup, frame, background_noise(setup), steps, settings.classes, settings.non_negative, settings.centre)

@@ -30,7 +30,7 @@ def run(inputs: Inputs, settings: AbInitioSettings, job: JobRun) -> dict[str, An
 
     def after_step(reached: State) -> None:
         tell(work, reached, job)
-        if reached.at % EVERY == 0 or reached.at == len(work.steps):
+        if reached.at % EVERY == 0 or work.steps[reached.at - 1].is_fine:
             save(reached, job.checkpoint)
             job.stop_together()
 
@@ -86,4 +86,4 @@ def plan(inputs: Inputs, settings: AbInitioSettings, ranks: int, threads: int) -
     box = particles.optics_groups[0].box
     return Plan(needed + images, settings.classes * 8 * box**3 + 600 * len(particles),
                 seconds(particles, settings, len(group), ranks * threads),
-                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",))
+                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",), images)
