@@ -22,7 +22,7 @@ $(STAMP): setup.cfg pyproject.toml
 demo: env
 	$(BIN)/protomer run workflow/demo.yaml --folder demo
 	$(BIN)/protomer run workflow/examples/protomer.yaml --folder demo/protomer
-	@echo "Done. Open demo/consensus/report.html in a browser; the map is demo/consensus/map.mrc."
+	@echo "Done. Open demo/chain_report.html in a browser; the map is demo/consensus/map.mrc."
 	@echo "The chain from a moving homodimer to one protomer ends in demo/protomer/of_subtracted/report.html."
 
 test: env

@@ -82,8 +82,8 @@ EOT
   local all
   all=$(IFS=,; echo "${NODES[*]}")
   cat >>"$CONF" <<EOT
-PartitionName=main Nodes=$all Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=urgent Nodes=$all MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=$all Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=urgent Nodes=$all MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 EOT
   printf '%s\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n' "$MARK" >/etc/slurm/gres.conf
 }

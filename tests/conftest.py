@@ -11,8 +11,9 @@ from protomer.environment import use_kernel_cache
 use_kernel_cache()  # before Numba is imported: its own cache does not notice a change in a function that a cached one calls
 PROJECT = Path(__file__).resolve().parent.parent
 #: files that take longest: begun first, so that no worker is left with one of them at the end
-SLOWEST = ("symmetry_search", "refine", "start_up", "relaxation", "symmetric_refine", "examples", "symmetry_find_job", "non_uniform",
-           "local_controls", "real_data", "subtract_then_refine", "aberrated_data", "bad_input", "truth", "classify", "confidence")
+SLOWEST = ("slurm", "symmetry_search", "refine", "start_up", "relaxation", "symmetric_refine", "examples", "symmetry_find_job",
+           "non_uniform", "local_controls", "real_data", "subtract_then_refine", "aberrated_data", "bad_input", "truth", "classify",
+           "confidence")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,10 +94,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs, the second with maps and a report of its own, the third failed."""
     folder = tmp_path_factory.mktemp("chain & <co>")
     make_run(folder, "data", "import", rows_out=40)
-    names = ("map.mrc", "half_a.mrc", "half_b.mrc", "mask.mrc")
+    names = ("map.mrc", "half_a.mrc", "half_b.mrc", "mask.mrc", "cut_off.mrc")
     run = make_run(folder, "fine", "refine", {"particles": folder / "data/particles.h5"}, names, ("odd <angles>",),
                    resolution_A={"corrected": 6.5}, particles_out=40)
-    for name, volume in zip(names, (blob(7), blob(7), blob(6.5, 1), blob(10)), strict=True):
+    for name, volume in zip(names, (blob(7), blob(7), blob(6.5, 1), blob(10), blob(3)), strict=True):
         write_volume(run / name, volume)
     report = Report("Refinement")
     report.headline("resolution", "6.50 Å", "corrected & more")

@@ -30,7 +30,7 @@ from reconstructions import as_particles
 from simulated import chain_dataset, chain_model, symmetric_dataset
 from test_symmetry_expand import warned
 
-NUMBER, BOX, PIXEL_A, SNR = 300, 64, 1.6, 0.3
+NUMBER, BOX, PIXEL_A, SNR = 240, 64, 1.6, 0.3
 FINEST_A, COARSEST_A = BOX * PIXEL_A / 29.5, 30.0
 TILT_RAD, STRETCH_PERCENT, DEFOCUS_SD_A = (5e-4, -3e-4), 1.0, 300.0
 
@@ -157,19 +157,19 @@ def test_defocus_and_tilt_together_and_the_report(tmp_path: Path) -> None:
     planted(tilted_data(), tmp_path, DEFOCUS_SD_A)
     found, summary = refine(tmp_path, defocus=True, beam_tilt=True, trefoil=True, tetrafoil=True, rounds=2)
     left_A = found.defocus_u_A - tilted_data().truth.defocus_u_A
-    assert left_A.std() < 0.3 * DEFOCUS_SD_A and 100 < summary["defocus_prior_A"] < 450
+    assert left_A.std() < 0.3 * DEFOCUS_SD_A and 150 < summary["defocus_prior_A"] < 450
     assert np.linalg.norm(np.array(found.optics_groups[0].beam_tilt_rad) - TILT_RAD) < 0.4 * np.hypot(*TILT_RAD)
     text = (tmp_path / "out/report.html").read_text()
     assert text.count("<svg") == 3 and "beam tilt x (mrad)" in text and summary["particles_out"] == NUMBER
 
 
 def test_copies_of_an_image_keep_one_defocus(tmp_path: Path) -> None:
-    data = symmetric_dataset("C2", 60, 48, 2.2, 0.5)
+    data = symmetric_dataset("C2", 60, 48, 2.4, 0.5)
     particles = as_particles(data, tmp_path)
     planted(data, tmp_path)
     write_particles(tmp_path / "particles.h5", expanded(particles.with_columns(
         defocus_u_A=particles.defocus_u_A + 250, defocus_v_A=particles.defocus_v_A + 250), OperatorSet.of_group("C2", "relion")))
-    found, _ = refine(tmp_path, defocus=True, max_resolution=4.6, defocus_prior=1000.0, rounds=1)
+    found, _ = refine(tmp_path, defocus=True, max_resolution=5.0, defocus_prior=1000.0, rounds=1)
     pairs = found.defocus_u_A.reshape(60, 2)
     np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
     assert abs(np.median(pairs[:, 0] - data.truth.defocus_u_A)) < 80
@@ -202,7 +202,7 @@ def test_what_cannot_be_refined_is_refused_and_nothing_is_left_behind(tmp_path: 
         refine(tmp_path, defocus=True)
     dark = Volume(-tilted_data().volume.data, PIXEL_A)
     write_map_record(tmp_path / "volume.h5", MapRecord(Halves.of(dark), dark))
-    with pytest.raises(InputError, match="do not agree with their half maps"):
+    with pytest.raises(InputError, match="do not agree with the half maps"):
         refine(tmp_path, defocus=True)
     assert not (tmp_path / "out").exists()
 

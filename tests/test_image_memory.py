@@ -15,6 +15,7 @@ from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
 from protomer.imaging import image_memory
+from protomer.imaging.image_cache import ImageCache
 from protomer.imaging.images import ImageStore
 from protomer.running.batches import fold_count, make_batches
 from protomer.running.events import Events
@@ -67,20 +68,57 @@ def test_images_come_back_from_a_folder_as_they_are_and_in_half_precision_to_thr
     plane = HalfPlane(48, largest_radius(48))
     rows = [batch.rows for batch in make_batches(particles, 1, 0)]
     kept, filed, half = (
-        ImageStore(particles, plane, rows, folder, half_precision=halved)
+        ImageStore(particles, plane, rows, None if folder is None else ImageCache(folder, None, print), half_precision=halved)
         for folder, halved in ((None, False), (tmp_path / "a", False), (tmp_path / "b", True))
     )
     for number, crops in filed.stream(range(len(rows))):
         assert np.array_equal(crops, kept.load(number))
         assert np.allclose(half.load(number), crops, rtol=2e-3, atol=1e-4)
-    assert sum(f.stat().st_size for f in (tmp_path / "b").iterdir()) < 0.55 * sum(f.stat().st_size for f in (tmp_path / "a").iterdir())
+    assert size_of(tmp_path / "b") < 0.55 * size_of(tmp_path / "a")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of a cache's entries."""
+    return sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
+def test_where_a_cache_has_no_room_images_are_prepared_each_time_and_are_the_same(data: Path, tmp_path: Path) -> None:
+    particles = read_particles(data / "imported/particles.h5")
+    plane = HalfPlane(48, largest_radius(48))
+    rows = [batch.rows for batch in make_batches(particles, 1, 0)]
+    told: list[str] = []
+    cache = ImageCache(tmp_path / "a", 1000, lambda code, text: told.append(code))
+    kept, without = ImageStore(particles, plane, rows), ImageStore(particles, plane, rows, cache)
+    together = ImageStore(particles, plane, rows, cache, blocks=[0] * len(rows))
+    for number in range(len(rows)):
+        for store in (without, together):
+            assert np.array_equal(store.load(number), kept.load(number))
+    assert set(told) == {"image_cache_full"} and cache.refused == 2 * len(rows) and size_of(tmp_path / "a") == 0
+
+
+def test_two_jobs_at_once_share_a_cache_that_has_room_for_some_of_their_images_and_get_the_bits_of_one_that_uses_none(
+    data: Path, tmp_path: Path
+) -> None:
+    protomer("import", "--star", data / "simulated/truth.star", "--output", tmp_path / "posed")
+    words = ["reconstruct", "--particles", tmp_path / "posed"]
+    protomer(*words, "--output", tmp_path / "alone")
+    both = [subprocess.Popen([sys.executable, "-m", "protomer", *map(str, words), "--output", str(tmp_path / name), "--threads", "1"],
+                             env={**environment(), "PROTOMER_CACHE": str(tmp_path / "cache"), "PROTOMER_CACHE_GB": "0.0006"},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for name in ("one", "two")]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    assert 0 < size_of(tmp_path / "cache") <= 600_000
+    for name in ("one", "two"):
+        assert (tmp_path / name / "map.mrc").read_bytes() == (tmp_path / "alone/map.mrc").read_bytes()
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert "image_cache_full" in [warning["code"] for warning in summary["warnings"]]
 
 
 def test_where_neither_memory_nor_disk_suffices_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(image_memory, "available_memory_bytes", lambda: 10**9)
     events = Events(None)
     assert image_memory.image_folder(None, 10**8, 10**8, 1, events) is None
-    assert image_memory.image_folder(tmp_path, 10**8, 10**8, 1, events) == tmp_path
+    given = image_memory.image_folder(tmp_path, 10**8, 10**8, 1, events)
+    assert given is not None and given.folder == tmp_path
     with pytest.raises(InputError, match="half_precision"):
         image_memory.image_folder(None, 10**18, 10**8, 1, events)
     with pytest.raises(InputError, match="prepared images of one rank take"):

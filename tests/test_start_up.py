@@ -46,7 +46,7 @@ def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
     names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "part", "subtracted", "found",
-             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio")
+             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio", "ctf")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
@@ -56,6 +56,8 @@ def commands(folder: Path, run: str) -> list[list[object]]:
             ["reconstruct", "--particles", folder / "refined", "--output", output["reconstructed"]],
             ["postprocess", "--volume", folder / "refined", "--output", output["postprocessed"]],
             ["local-resolution", "--volume", folder / "refined", "--output", output["resolved"]],
+            ["ctf-refine", "--particles", folder / "refined", "--volume", folder / "refined", "--output", output["ctf"], "--set",
+             "min_resolution=70A", "--set", "max_resolution=16A", "--set", "fewest_images=10", "--set", "magnification=on"],
             ["orientations", "--particles", folder / "refined", "--volume", folder / "refined", "--output", output["views"]],
             ["mask", "--volume", folder / "refined", "--set", "asymmetric_unit=C2", "--output", output["mask"]],
             ["volume", "--volume", folder / "refined", "--set", "rotate=0,0,1,20", "--set", "resample=9A", "--output", output["turned"]],

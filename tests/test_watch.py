@@ -61,6 +61,7 @@ def test_each_run_is_shown_with_its_state_progress_resolution_time_and_warnings(
     assert "silent 2 h 13 min" in lines["quiet"] and "waiting" in lines["later"] and "done" in lines["first"]
     assert "broken failed: OSError no room" in shown(chain) and "refused was refused: protomer: an odd file" in shown(chain)
     assert "now: few images" in shown(chain)
+    assert [run.state for run in look(chain)] == ["done", "running", "running", "failed", "waiting", "refused"]
     assert not is_over(look(chain))
 
 

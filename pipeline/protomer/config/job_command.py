@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def interpret(job: Job, values: Mapping[str, Any], arguments: Sequence[str] = ()
             inputs[name] = value
         elif name in job.settings.fields():
             settings[name] = value
-    output, cache = values.get("output"), values.get("cache")
+    output, cache = values.get("output"), values.get("cache") or os.environ.get("PROTOMER_CACHE")
     return Call(inputs, settings, Path(output) if output else None, values.get("backend") or "auto", bool(values.get("resume")),
                 bool(values.get("overwrite")), values.get("threads"), Path(cache) if cache else None, bool(values.get("dry_run")),
                 tuple(arguments))
@@ -127,4 +128,5 @@ def _shared_options(job: Job) -> list[click.Parameter]:
             click.Option(["--resume"], is_flag=True, help="go on from the checkpoint; do nothing if the same run is finished"),
             click.Option(["--overwrite"], is_flag=True, help="replace a different run in the folder"),
             click.Option(["--threads"], type=click.IntRange(min=1), metavar="N", help="threads of each rank [its share of the CPUs]"),
-            click.Option(["--cache"], metavar="DIR", help="node-local folder for prepared images")]
+            click.Option(["--cache"], metavar="DIR", help="folder on this machine's own disk for prepared images, shared and kept; "
+                         "$PROTOMER_CACHE_GB limits its size [$PROTOMER_CACHE]")]

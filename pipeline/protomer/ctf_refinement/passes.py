@@ -1,13 +1,24 @@
 """Passes over the images: grey scale and noise, defocus of each image, and the sums from which aberrations and magnification follow.
 
-Images are compared with the half map of their own half-set, weighted by what the FSC leaves of it. Crops are read with the aberrations that
-particles had at the start; what these have changed by since is taken out in each pass.
+Images are compared with the half map of their own half-set, weighted by what the FSC leaves of it, but not with their own part of it: an
+image agrees with its own noise best under the CTF with which that was put into the map, which would hold every parameter where it is. Of a
+map that is a weighted mean of its images, V = v sum(C X / sigma^2) with v = 1 / sum(C^2 / sigma^2),
+
+(1) V without image i = (V - v C_i X_i / sigma^2) / (1 - v C_i^2 / sigma^2)
+
+at the coefficients of the image, C_i and X_i as they were when the map was made. Since the same image has no part in the other half map V',
+
+(2) v = sum Re((V - V')* C X) / sum |C X|^2 / sigma^2
+
+of each shell, which also knows how much of a part stays in its place when it is put in and read between the points of a grid. Beside this
+number, the grey scale and the noise, nothing goes from one half-set to the other. Crops are read with the aberrations that particles had
+at the start; what these have changed by since is taken out in each pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +34,7 @@ from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.rotations import matrices_from_quaternions
 
 RINGS_PER_SHELL = 4
+LEAST_LEFT = 0.5  # of a map without one image
 STRETCH_SHELLS = 0.25  # by which the outermost coefficient moves in a trial of the magnification
 
 
@@ -41,15 +53,25 @@ class Band:
 
 
 @dataclass(frozen=True)
+class OwnPart:
+    """For (1): the particles as they were when the map was made; v (2, shells) of either half map as it is used, and before it was weighted
+    by the FSC."""
+
+    particles: Particles
+    amount: np.ndarray
+    unweighted: np.ndarray
+
+
+@dataclass(frozen=True)
 class Engine:
-    """What passes work with: volumes_ft of both halves (transform_volume), noise sigma^2 (groups, shells); started_with: optics groups
-    whose odd phases were taken out of the crops."""
+    """What passes work with: volumes_ft of both halves (transform_volume), noise sigma^2 (groups, shells); own: of images in their maps,
+    whose optics groups are also those whose odd phases were taken out of the crops."""
 
     store: ImageStore
     batches: Sequence[Batch]
     band: Band
     volumes_ft: Halves[np.ndarray]
-    started_with: tuple[OpticsGroup, ...]
+    own: OwnPart
     noise: np.ndarray
     advance: Callable[[int], None] = field(default=lambda number: None)
 
@@ -76,7 +98,7 @@ def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
     for number, crops in engine.store.stream(range(len(engine.batches))):
         rows, half = engine.batches[number].rows, engine.batches[number].key[0]
         optics = particles.at("optics", rows)
-        data = rephased(crops[:, : band.length], optics, engine.started_with, particles.optics_groups, plane)
+        data = rephased(crops[:, : band.length], optics, engine.own.particles.optics_groups, particles.optics_groups, plane)
         transfer = contrast_transfer(particles, rows, plane, band.length, pixel_A)
         quarter = particles.take(rows).with_columns(phase_shift_rad=particles.at("phase_shift_rad", rows) + 0.5 * np.pi)
         quadrature = contrast_transfer(quarter, np.arange(len(rows)), plane, band.length, pixel_A).values
@@ -85,9 +107,26 @@ def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
         shift_px = particles.at("shift_A", rows) / pixel_A
         bare = Whitened(batch.data, weight[optics], transfer.magnification)
         slices = bare.of_map(engine.volumes_ft[half], rotations, shift_px, plane)
+        if engine.own.amount.any():
+            slices = without_own(engine, particles, rows, half, crops[:, : band.length] * weight[optics], slices)
         yield Seen(rows, half, Whitened(batch.data, transfer.values, transfer.magnification), slices, quadrature, weight[optics], rotations,
                    shift_px)
         engine.advance(len(rows))
+
+
+def without_own(engine: Engine, particles: Particles, rows: np.ndarray, half: int, data: np.ndarray, slices: np.ndarray) -> np.ndarray:
+    """(1) for the slices (n, 2, K) of a batch; data (n, K) complex64 as they went into the map, with the phases that were known then; all
+    whitened."""
+    band, plane, own = engine.band, engine.band.plane, engine.own
+    shell, optics = plane.shell[: band.length], particles.at("optics", rows)
+    pixel_A = particles.optics_groups[int(optics[0])].pixel_size_A
+    put_in = contrast_transfer(own.particles, rows, plane, band.length, pixel_A).values / engine.noise[optics][:, shell]
+    turns = (particles.at("shift_A", rows) - own.particles.at("shift_A", rows)) / pixel_A / plane.box
+    phase = np.exp(2j * np.pi * (turns @ np.stack([plane.kx, plane.ky])[:, : band.length]))
+    part = data * phase * put_in * own.amount[half][shell]
+    share = own.unweighted[half][shell] * put_in**2 * engine.noise[optics][:, shell]
+    left = np.maximum(1.0 - share, LEAST_LEFT)
+    return np.stack([(slices[:, 0] - part.real) / left, (slices[:, 1] - part.imag) / left], axis=1).astype(np.float32)
 
 
 def root_weight(noise: np.ndarray, band: Band) -> np.ndarray:
@@ -114,30 +153,44 @@ def rephased(crops: np.ndarray, optics: np.ndarray, before: Sequence[OpticsGroup
     return out
 
 
-def survey(engine: Engine, particles: Particles, most_batches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Grey scale of each half's map (2,), and noise sigma^2 (groups, shells), from batches spread over the set; engine.noise is 1."""
+@dataclass(frozen=True)
+class Survey:
+    """grey (2,): scale of each half map in the other's images; noise sigma^2 (groups, shells); own (2, shells): v of eq. (2)."""
+
+    grey: np.ndarray
+    noise: np.ndarray
+    own: np.ndarray
+
+
+def survey(engine: Engine, particles: Particles, most_batches: int) -> Survey:
+    """What images and maps have in common, from batches spread over the set; engine.noise is 1."""
     band, groups = engine.band, len(particles.optics_groups)
     shell, shells = band.plane.shell[: band.length], band.radius + 1
     part = np.unique(np.linspace(0, len(engine.batches) - 1, min(most_batches, len(engine.batches))).astype(int))
     store = ImageStore(particles, band.plane, [engine.batches[n].rows for n in part])
-    some = Engine(store, [engine.batches[n] for n in part], band, engine.volumes_ft, engine.started_with, engine.noise)
-    cross, power = np.zeros((2, 2)), np.zeros((groups, 3, shells))
-    images = np.zeros(groups)
+    some = replace(engine, store=store, batches=[engine.batches[n] for n in part])
+    sums, images = np.zeros((2, groups, 5, shells)), np.zeros(groups)
     for seen in seen_batches(some, particles):
-        model = seen.batch.amplitude[:, None] * seen.slices
-        sums = np.stack([(seen.batch.data * model).sum(axis=1), (model**2).sum(axis=1), (seen.batch.data**2).sum(axis=1)])
-        cross[seen.half] += sums[:2].sum(axis=(1, 2))
+        bare = Whitened(seen.batch.data, seen.root_weight, seen.batch.magnification)
+        other = bare.of_map(engine.volumes_ft[1 - seen.half], seen.rotations, seen.shift_px, band.plane)
+        data, amplitude = seen.batch.data, seen.batch.amplitude[:, None]
+        products = ((data * amplitude * other).sum(axis=1), ((amplitude * other) ** 2).sum(axis=1), (data**2).sum(axis=1),
+                    (data * amplitude * (seen.slices - other)).sum(axis=1), ((amplitude * data) ** 2).sum(axis=1))
         optics = particles.at("optics", seen.rows)
         for group in np.unique(optics).tolist():
-            images[group] += (optics == group).sum()
-            power[group] += [np.bincount(shell, each[optics == group].sum(axis=0), minlength=shells) for each in sums]
-    grey = cross[:, 0] / np.maximum(cross[:, 1], 1e-30)
-    scale = float(grey[cross[:, 1] > 0].mean()) if (cross[:, 1] > 0).any() else 1.0
+            here = optics == group
+            images[group] += here.sum()
+            sums[seen.half, group] += [np.bincount(shell, each[here].sum(axis=0, dtype=np.float64), minlength=shells) for each in products]
+    cross, power = sums[:, :, 0].sum(axis=(1, 2)), sums[:, :, 1].sum(axis=(1, 2))
+    grey = np.divide(cross, power, out=np.ones(2), where=power > 0)
     count = np.bincount(shell, band.plane.multiplicity[: band.length], minlength=shells)
-    rest = power[:, 2] - 2.0 * scale * power[:, 0] + scale**2 * power[:, 1]
+    scale = grey[:, None, None]
+    rest = (sums[:, :, 2] - 2.0 * scale * sums[:, :, 0] + scale**2 * sums[:, :, 1]).sum(axis=0)
     noise = rest / np.maximum(images[:, None] * count, 1.0)
-    usable = noise[noise > 0]
-    return grey, np.maximum(noise, 1e-9 * (float(usable.max()) if usable.size else 1.0))
+    noise = np.maximum(noise, 1e-9 * (float(noise.max()) if noise.max() > 0 else 1.0))
+    put_in = (sums[:, :, 4] / noise).sum(axis=1)
+    own = np.divide(sums[:, :, 3].sum(axis=1), put_in, out=np.zeros((2, shells)), where=put_in > 0)
+    return Survey(grey[::-1], noise, np.maximum(own, 0.0))
 
 
 def defocus_changes(engine: Engine, particles: Particles, reach_A: float, mean_A: np.ndarray,

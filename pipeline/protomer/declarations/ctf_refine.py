@@ -30,14 +30,15 @@ class CtfRefineSettings(JobSettings):
 JOB = Job(
     name="ctf-refine", summary="Defocus per particle, beam tilt, trefoil, tetrafoil, Cs and anisotropic magnification per optics group",
     teaches="Compares each image with the half map of its own half-set at its pose, and finds the CTF under which they agree best: "
-            "the defocus of every image, and for every optics group what the microscope did to all of its images. It pays above "
-            "about 4 Å, where errors of a hundred ångström of defocus or half a milliradian of tilt turn the phase of the finest "
-            "detail. Refine again afterwards: poses and map follow. Symmetry copies of an image share one value. Groups of few "
-            "images keep their aberrations; give images of one session and beam-shift position one optics group. Every value comes "
-            "with its standard error: what is smaller than twice that is nothing. Large tilts are found too; a defocus wrong by "
-            "more than defocus_range is not. Examples: protomer ctf-refine --particles refined --volume refined --output ctf. "
-            "protomer ctf-refine --particles refined --volume refined --set magnification=on --set tetrafoil=on --output ctf. Then: "
-            "protomer refine --particles ctf --volume refined --output again",
+            "the defocus of every image, and for every optics group what the microscope did to all of its images. An image's own "
+            "part of the map, whose noise would hold its values where they are, is taken out. It pays above about 4 Å, where errors "
+            "of a hundred ångström of defocus or half a milliradian of tilt turn the phase of the finest detail. Refine again "
+            "afterwards: poses and map follow. Give the half maps that these particles made. Symmetry copies of an image share one "
+            "value. Groups of few images keep their aberrations; give images of one session and beam-shift position one optics "
+            "group. Every value comes with its standard error: what is smaller than twice that is nothing. Large tilts are found "
+            "too; a defocus wrong by more than defocus_range is not. Examples: protomer ctf-refine --particles refined --volume "
+            "refined --output ctf. protomer ctf-refine --particles refined --volume refined --set magnification=on --set "
+            "tetrafoil=on --output ctf. Then: protomer refine --particles ctf --volume refined --output again",
     inputs=(Input("particles", "particles.h5 or a job folder, with poses and half-sets", file="particles.h5", required=True),
             Input("volume", "volume.h5 or the folder of the job whose poses these are: its half maps", file="volume.h5",
                   alternatives=(".mrc", ".map", ".h5"), required=True, repeatable=True),

@@ -22,9 +22,9 @@ JOB = Job(
     teaches="Checks the chain, shows its plan and hands over to Snakemake; what stands after -- goes to Snakemake unchanged. A chain that "
             "was interrupted goes on where it stopped when the same command is given again. Relative paths in the chain are seen from "
             "the folder of the chain file. Leaves chain_report.html, one page about all jobs, and provenance.json, from which "
-            "`protomer verify` rebuilds every command line. Where a protomer.lock (see `protomer lock`) lies beside the chain, the "
-            "environment must be the one it holds. `protomer watch` shows from another terminal how far a chain is. --dry-run (-n) shows "
-            "the plan only. "
+            "`protomer verify FOLDER --commands` prints every command line. Where a protomer.lock (see `protomer lock`) lies beside the "
+            "chain, the environment must be the one it holds. `protomer watch` shows from another terminal how far a chain is. "
+            "--dry-run (-n) shows the plan only. "
             "Example: protomer run chain.yaml --profile slurm -- --keep-going",
     inputs=(Input("chain", "YAML file that names jobs and their inputs", file="chain.yaml", alternatives=(".yaml", ".yml"),
                   required=True, positional=True),),

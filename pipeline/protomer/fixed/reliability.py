@@ -56,11 +56,6 @@ class Reliability:
         return cls(mean[0], mean[1], count, beta, float(before.max(axis=1).mean()), float(after.max(axis=1).mean()),
                    float(np.mean(after.argmax(axis=1) == true)), len(true))
 
-    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """stated, right and count of the bins that hold a few."""
-        shown = self.count >= FEW
-        return self.stated[shown], self.right[shown], self.count[shown]
-
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
         return {"images": self.images, "mean_posterior": round(self.mean_stated, 4), "right": round(self.share_right, 4),

@@ -73,7 +73,7 @@ def add_reliability(report: Report, standing: Standing, reliability: Reliability
         report.text("Classes do not differ: every image has the classes' sizes as its posteriors, and there is nothing to rehearse."
                     if standing.is_flat else "No images of known class were classified (rehearse=off).")
         return
-    report.figure(reliability_figure(*reliability.curve()),
+    report.figure(reliability_figure(reliability.stated, reliability.right, reliability.count),
                   f"Stated against true: {reliability.images} images were made from maps that the classes could have, as far as the "
                   "half-sets know them, at the real images' poses, CTFs and noise, and classified like the real ones. Bars: one standard "
                   "deviation.")

@@ -74,7 +74,7 @@ def read_cs_particles(path: str | os.PathLike[str], passthrough: str | os.PathLi
         scale = pixel_size_A / fields["blob/psize_A"].astype(np.float64) if pixel_size_A else np.ones(n)
         columns["shift_A"][:] = fields["alignments3D/shift"].astype(np.float64) * (_align_pixel(fields) * scale)[:, None]
     try:
-        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(fields), provenance={"source": str(path)})
+        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(fields), provenance={"source": os.path.abspath(path)})
     except InputError as error:
         raise error.within(path) from error
 

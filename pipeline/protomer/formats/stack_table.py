@@ -50,7 +50,7 @@ def read_stack_particles(path: str | os.PathLike[str], ctf: str | os.PathLike[st
     columns["image_uid"][:] = image_uids((stack,), columns["stack"], columns["stack_index"])
     groups = tuple(OpticsGroup(f"opticsGroup{i + 1}", kv * 1e3, mm * 1e7, amplitude, float(pixel), stack.box)
                    for i, (kv, mm, amplitude) in enumerate(distinct))
-    return Particles(columns, groups, (stack,), False, provenance={"source": str(path)})
+    return Particles(columns, groups, (stack,), False, provenance={"source": os.path.abspath(path)})
 
 
 def _lines(path: Path, images: int) -> list[dict[str, str]]:

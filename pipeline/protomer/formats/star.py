@@ -64,7 +64,7 @@ def read_star_particles(path: str | os.PathLike[str], pixel_size_A: float | None
         columns["half"][:] = -1
     has_poses = _fill_poses(path, table, columns, groups, rows)
     with naming(path):
-        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": str(path)})
+        return Particles(columns, tuple(groups), stacks, has_poses, extra=dict(table), provenance={"source": os.path.abspath(path)})
 
 
 def _particle_block(path: Path, blocks: dict[str, Columns]) -> Columns:

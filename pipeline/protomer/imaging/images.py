@@ -1,7 +1,7 @@
 """The particles' images as prefix-ordered Fourier crops, in fixed batches, kept in memory or in a node-local cache.
 
 A batch is keyed by what it holds, not by who runs it; its crops depend only on the stacks' bytes and the preparation. Where memory is too
-small, or a cache folder is given, each batch is part of one file in that folder, named by a digest of all that went into it. Symmetry
+small, or a cache folder is given, each batch is part of one entry of a cache, named by a digest of all that went into it. Symmetry
 copies of an image lie in one batch and have one crop there, in memory as on disk; batches of copies share the file that a batch of their
 images would have, so that they find what was prepared for those.
 """
@@ -15,14 +15,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.imaging.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
-from protomer.running.output import writing_atomically
+from protomer.imaging.image_cache import ImageCache
 from protomer.tables.image_uids import image_uids
 from protomer.tables.particles import Particles
 from protomer_kernels.ctf import CtfParameters, ctf_values
@@ -84,12 +83,12 @@ def _open_unchanged(particles: Particles, number: int) -> StackReader:
 
 @dataclass
 class ImageStore:
-    """Fourier crops (n, K) complex64 of the batches of this rank, with odd aberrations taken out. `folder` None keeps them in memory."""
+    """Fourier crops (n, K) complex64 of the batches of this rank, with odd aberrations taken out. `cache` None keeps them in memory."""
 
     particles: Particles
     plane: HalfPlane
     batches: Sequence[np.ndarray]  # rows of the particle table
-    folder: Path | None = None
+    cache: ImageCache | None = None
     workers: int = 1
     half_precision: bool = False
     blocks: Sequence[int] | None = None  # for each batch the number of its file; unset: each has its own
@@ -100,8 +99,8 @@ class ImageStore:
         """Crops of the batch, (n, K) complex64 in the order of its rows; those of copies are read and held once, and made here."""
         rows = self.batches[number]
         first, back = _distinct(self.particles.pictures(rows))
-        if self.folder is not None:
-            crops = self._from_folder(number)
+        if self.cache is not None:
+            crops = self._from_cache(number)
         else:
             if number not in self._held:
                 self._held[number] = self._packed(self._prepare(rows[first]))
@@ -137,17 +136,17 @@ class ImageStore:
     def _unpacked(self, packed: np.ndarray) -> np.ndarray:
         return packed.astype(np.float32).view(np.complex64) if self.half_precision else packed
 
-    def _from_folder(self, number: int) -> np.ndarray:
-        assert self.folder is not None
+    def _from_cache(self, number: int) -> np.ndarray:
+        """Crops of the different images of a batch: its part of an entry, or prepared for it alone where the cache has no room."""
+        assert self.cache is not None
         blocks = range(len(self.batches)) if self.blocks is None else self.blocks
         together = slice(bisect_left(blocks, blocks[number]), bisect_right(blocks, blocks[number]))
         shown = [rows[_distinct(self.particles.pictures(rows))[0]] for rows in self.batches[together]]
-        start, rows = sum(map(len, shown[: number - together.start])), np.concatenate(shown)
-        path = self.folder / f"{self._digest(rows)}.npy"
-        if not path.exists():
-            with writing_atomically(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, self._packed(self._prepare(rows)), allow_pickle=False)
-        return self._unpacked(np.load(path, mmap_mode="r", allow_pickle=False)[start : start + len(shown[number - together.start])])
+        own, start = shown[number - together.start], sum(map(len, shown[: number - together.start]))
+        rows = np.concatenate(shown)
+        size = len(rows) * len(self.plane) * (4 if self.half_precision else 8)
+        kept = self.cache.fetch(self._digest(rows), size, lambda: self._packed(self._prepare(rows)))
+        return self._unpacked(self._packed(self._prepare(own)) if kept is None else kept[start : start + len(own)])
 
     def _digest(self, rows: np.ndarray) -> str:
         digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())

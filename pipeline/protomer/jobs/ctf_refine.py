@@ -9,7 +9,7 @@ import numpy as np
 from scipy import fft
 
 from protomer.ctf_refinement.loop import Found, refine_ctf
-from protomer.ctf_refinement.passes import Band, Engine, survey
+from protomer.ctf_refinement.passes import Band, Engine, OwnPart, survey
 from protomer.ctf_refinement.report import report_of, summary_of
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError, SettingsError
@@ -18,8 +18,8 @@ from protomer.formats.mrc import read_volume
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
-from protomer.jobs.postprocess import in_frame, load
 from protomer.maps.finishing import require_mask_values
+from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer.running.batches import make_batches
@@ -34,15 +34,17 @@ LEAST_GREY, MOST_GREY = 0.5, 2.0
 FINEST_USEFUL_A = 6.0
 STRETCH_ROOM = 1.03  # left for a magnification that is refined
 FEWEST_SHELLS = 5
+LEAST_WEIGHT = 0.05  # of a shell, for what the weight was taken from
 AT_END = 0.02  # of the images may end at defocus_range
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the job starts from: half maps weighted by their FSC, and the finest resolution used (A)."""
+    """What the job starts from: half maps, weighted by their FSC (shells,), and the finest resolution used (A)."""
 
     particles: Particles
     half_maps: Halves[Volume]
+    weight: np.ndarray
     finest_A: float
 
 
@@ -80,7 +82,7 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
                          f"{', some without half-sets' if len(particles) and (particles.half < 0).any() else ''}",
                          "particles with poses and half-sets", "refine them first")
     box, pixel_A = common_frame(particles)
-    half_maps = load(inputs.volume, None).half_maps
+    half_maps = load_half_maps(inputs.volume, None).half_maps
     if half_maps.a.box != box or abs(half_maps.a.voxel_size_A / pixel_A - 1) > 1e-3:
         raise InputError(f"half maps of box {half_maps.a.box} at {half_maps.a.voxel_size_A:.4g} Å", f"box {box} at {pixel_A:.4g} Å, as the "
                          "images have it", "give the volume.h5 of the job that the particles come from")
@@ -95,7 +97,7 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
     weight = np.clip(fsc.corrected, 0.0, 1.0)  # what is expected of the truth, given one half map
     window = np.float32(1.0) if mask is None else mask.data
     weighted = half_maps.map(lambda half: Volume(apply_shell_filter(half.data * window, weight).astype(np.float32), half.voxel_size_A))
-    return Given(particles, weighted, max(finest_A, 2.0 * pixel_A))
+    return Given(particles, weighted, weight, max(finest_A, 2.0 * pixel_A))
 
 
 def images_of(particles: Particles) -> np.ndarray:
@@ -126,18 +128,21 @@ def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:
     store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, blocks=[b.block for b in batches])
     volumes_ft = given.half_maps.map(lambda half: transform_volume(half.data, radius, workers=job.threads))
     flat = np.ones((len(particles.optics_groups), radius + 1))
-    engine = Engine(store, batches, band, volumes_ft, particles.optics_groups, flat)
-    grey, noise = survey(engine, particles, SURVEY_BATCHES)
-    present = [value for half, value in enumerate(grey.tolist()) if (particles.half == half).any()]
-    if not LEAST_GREY < min(present) <= max(present) < MOST_GREY:
-        said = " and ".join(f"{value:.2f}" for value in present)
-        job.events.warn("grey_scale", f"the images hold {said} times the density of their half maps, where 1 is expected: the maps were "
-                        "scaled, or are not of these particles at these poses")
-    if min(present) <= 0:
-        raise InputError("the images do not agree with their half maps at these poses", "the half maps that these poses made",
+    nothing = OwnPart(particles, np.zeros((2, radius + 1)), np.zeros((2, radius + 1)))
+    engine = Engine(store, batches, band, volumes_ft, nothing, flat)
+    found = survey(engine, particles, SURVEY_BATCHES)
+    if found.grey.min() <= 0:
+        raise InputError("the images do not agree with the half maps at these poses", "the half maps that these poses made",
                          "give the volume.h5 of the job that the particles come from")
-    scaled = Halves(*(volume_ft * np.float32(value if value > 0 else 1.0) for volume_ft, value in zip(volumes_ft, grey, strict=True)))
-    return replace(engine, volumes_ft=scaled, noise=noise)
+    if not LEAST_GREY < found.grey.min() <= found.grey.max() < MOST_GREY:
+        said = " and ".join(f"{value:.2f}" for value in found.grey)
+        job.events.warn("grey_scale", f"the images hold {said} times the density of the half maps, where 1 is expected: the maps were "
+                        "scaled, or are not of these particles at these poses")
+    scaled = Halves(*(volume_ft * np.float32(value) for volume_ft, value in zip(volumes_ft, found.grey, strict=True)))
+    shells = found.own.shape[1]
+    unweighted = found.own / np.maximum(given.weight[:shells], LEAST_WEIGHT)
+    own = OwnPart(particles, found.own * found.grey[:, None], unweighted)
+    return replace(engine, volumes_ft=scaled, noise=found.noise, own=own)
 
 
 def warn_of_outcome(found: Found, settings: CtfRefineSettings, job: JobRun) -> None:

@@ -11,8 +11,8 @@ from scipy import fft
 from protomer.declarations.local_resolution import LocalResolutionSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.jobs.postprocess import in_frame, load
 from protomer.maps.finishing import choose_mask, sharpen
+from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.local_resolution import Bands, LocalResolution, choose_bands, filter_locally, measure_local_resolution
 from protomer.maps.resolution import FscSet
 from protomer.maps.sharpening import sharpened_map
@@ -62,7 +62,7 @@ class Result:
 def run(inputs: Inputs, settings: LocalResolutionSettings, job: JobRun) -> dict[str, Any]:
     """Measure, filter, save."""
     with fft.set_workers(job.threads):
-        half_maps = load(inputs.volume, settings.voxel_size).half_maps
+        half_maps = load_half_maps(inputs.volume, settings.voxel_size).half_maps
         bands = bands_of(half_maps.a.box, half_maps.a.voxel_size_A, settings)
         warn_of_masked_halves(half_maps, job)
         mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask, settings.voxel_size), half_maps.a.voxel_size_A)
@@ -188,7 +188,7 @@ def summary_of(result: Result, bands: Bands) -> dict[str, Any]:
 
 def plan(inputs: Inputs, settings: LocalResolutionSettings, ranks: int, threads: int) -> Plan:
     """Memory and time from the number of voxels and bands, at measured rates."""
-    volume = load(inputs.volume, settings.voxel_size).half_maps.a
+    volume = load_half_maps(inputs.volume, settings.voxel_size).half_maps.a
     box = volume.box
     bands = bands_of(box, volume.voxel_size_A, settings)
     return Plan(memory_bytes=250_000_000 + 70 * box**3, disk_bytes=12 * box**3 + 1_000_000,

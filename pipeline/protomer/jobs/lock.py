@@ -9,7 +9,7 @@ import click
 from protomer.config.job_command import Call
 from protomer.config.job_inputs import Inputs
 from protomer.declarations.lock import LockSettings
-from protomer.running.lock import environment_now, lock_differences, read_lock, write_lock
+from protomer.running.environment_lock import environment_now, lock_differences, read_lock, write_lock
 
 
 def execute(inputs: Inputs, settings: LockSettings, call: Call) -> int:

@@ -13,9 +13,9 @@ from protomer.declarations.orientations import OrientationsSettings
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
-from protomer.jobs.postprocess import in_frame, load
 from protomer.maps.directional import DirectionalFsc, directional_fsc
 from protomer.maps.finishing import choose_mask
+from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.report.build import Report
 from protomer.report.direction_pictures import cone_figure, sphere_figure
 from protomer.report.pictures import orientation_figure
@@ -70,7 +70,7 @@ def correlate(inputs: Inputs, settings: OrientationsSettings, job: JobRun) -> tu
         if inputs.mask is not None:
             raise InputError("--mask without --volume", "the half maps that it covers", "add --volume, or leave --mask out")
         return None, ""
-    half_maps = load(inputs.volume, settings.voxel_size).half_maps
+    half_maps = load_half_maps(inputs.volume, settings.voxel_size).half_maps
     given = None if inputs.mask is None else in_frame(read_volume(inputs.mask, settings.voxel_size), half_maps.a.voxel_size_A)
     if given is not None and given.box != half_maps.a.box:
         raise InputError(f"the mask {inputs.mask.name} of box {given.box}", f"box {half_maps.a.box}, as the half maps have it",
@@ -155,6 +155,6 @@ def summary_of(particles: Particles, symmetry: str, result: Result) -> dict[str,
 def plan(inputs: Inputs, settings: OrientationsSettings, ranks: int, threads: int) -> Plan:
     """Memory of the table and the half maps; time from measured rates."""
     particles, order = load_particles(inputs), len(operators(inputs.symmetry, inputs.axes))
-    voxels = load(inputs.volume, settings.voxel_size).half_maps.a.box ** 3 if any(inputs.volume) else 0
+    voxels = load_half_maps(inputs.volume, settings.voxel_size).half_maps.a.box ** 3 if any(inputs.volume) else 0
     return Plan(300_000_000 + 600 * len(particles) + 40 * voxels, 2_000_000,
                 4 + 4e-6 * min(len(particles) * order, 400_000) + 2e-6 * len(particles) + 1e-6 * voxels)

@@ -16,7 +16,9 @@ from protomer.config.job_command import Call
 from protomer.config.job_inputs import Inputs
 from protomer.declarations.run import RunSettings
 from protomer.errors import InputError
-from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
+from protomer.running.chain_start import enter_chain, prepare_chain_folder
+from protomer.running.cluster_check import check_profile
+from protomer.running.environment_lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.progress import describe_seconds
 from protomer.running.step_needs import plan_of
 
@@ -30,7 +32,9 @@ def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:
     if call.dry_run:
         return 0
     folder = Path(settings.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_profile(find_profile(settings.profile), any(step.resources.ranks > 1 for step in chain.steps))
+    prepare_chain_folder(folder)
+    enter_chain(folder, chain, "--unlock" in call.arguments).keep_through_exec()
     command = snakemake_command(inputs.chain, folder, settings.profile, cores)
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *call.arguments])

@@ -33,7 +33,7 @@ def execute(inputs: Inputs, settings: WatchSettings, call: Call) -> int:
                     live.update(snapshot(folder, runs), refresh=True)
         except KeyboardInterrupt:
             return 0
-    return 1 if any(run.state == "failed" for run in runs) else 0
+    return 1 if any(run.state in ("failed", "refused") for run in runs) else 0
 
 
 def look(folder: Path) -> list[RunState]:

@@ -105,7 +105,7 @@ def run_control(
     (fsc, mask), given = measured, setup.store
     from_shell = control_shell(fsc)
     store = NoiseSubstituted(
-        given.particles, given.plane, given.batches, given.folder, given.workers, given.half_precision, given.blocks, given._held,
+        given.particles, given.plane, given.batches, given.cache, given.workers, given.half_precision, given.blocks, given._held,
         from_shell=from_shell, seed=setup.seed,
     )
     setup = replace(setup, store=store)

@@ -62,7 +62,7 @@ def _warnings(folder: Path, runs: Sequence[RunState], provenance: Mapping[str, A
 
 def _state_in_words(run: RunState) -> str:
     failed = run.last("failed") or {}
-    words = {"waiting": "has not begun, or was refused", "running": "has not ended: it runs still, or was killed",
+    words = {"waiting": "has not begun", "refused": "was refused", "running": "has not ended: it runs still, or was killed",
              "stopped": "was stopped by a signal; the same `protomer run` goes on from its checkpoint",
              "failed": f"failed: {failed.get('error', '')} {failed.get('text', '')}".rstrip()}
     return words.get(run.state, run.state)
@@ -75,7 +75,7 @@ def _facts(folder: Path, provenance: Mapping[str, Any]) -> dict[str, object]:
         facts |= {"chain": f"{provenance['chain']['path']} (SHA-256 {provenance['chain']['sha256'][:16]})",
                   "started": ", ".join(started[-3:]) + (f" ({len(started)} times)" if len(started) > 3 else ""),
                   "computed on": f"{machine['cpu']}, {machine['threads']} threads",
-                  "to repeat it": f"protomer verify {folder} --commands prints every command line"}
+                  "to repeat it": f"protomer verify {folder.absolute()} --commands prints every command line"}
     return facts
 
 

@@ -77,13 +77,14 @@ def flow_figure(flow: np.ndarray, labels: Sequence[str]) -> Figure:
 
 
 @styled
-def reliability_figure(stated: np.ndarray, right: np.ndarray, number: np.ndarray) -> Figure:
-    """Share that is right against the stated posterior, in bins of `number` images each; the diagonal is where both are the same."""
-    figure, (axes,) = new_figure(height_in=3.8, width_in=5.0)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--")
-    spread = np.sqrt(np.maximum(right * (1.0 - right), 0.25 / number) / number)
-    axes.errorbar(stated, right, spread, color=BLUE, marker="o", capsize=3)
-    for at, height, images in zip(stated, right, number, strict=True):
-        axes.annotate(str(int(images)), (at, height), textcoords="offset points", xytext=(6, -10), fontsize=8)
-    axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="stated posterior of the class", ylabel="share that is right")
+def reliability_figure(stated: np.ndarray, right: np.ndarray, count: np.ndarray) -> Figure:
+    """Posteriors in bins against how often they were right (bins,), each as large as the bin is full; a reliable one lies on the line."""
+    figure, (axes,) = new_figure(height_in=3.8, width_in=5.2)
+    shown = count > 0
+    error = np.sqrt(np.maximum(right * (1 - right), 0.25 / np.maximum(count, 1)) / np.maximum(count, 1))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--", label="as often as stated")
+    axes.errorbar(stated[shown], right[shown], error[shown], fmt="none", ecolor=BLUE, elinewidth=1.0)
+    axes.scatter(stated[shown], right[shown], s=12 + 120 * count[shown] / count.max(), color=BLUE, label="rehearsed images")
+    axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="stated posterior of a class", ylabel="share in which it was right")
+    axes.legend(loc="upper left")
     return figure

@@ -14,7 +14,7 @@ from protomer.running.progress import describe_seconds
 from protomer.running.run_states import RunState, last_words
 
 SILENT_S = 600.0  # after which a run that has not ended may have been killed
-LOOKS = {"done": "green", "running": "bold cyan", "waiting": "dim", "stopped": "yellow", "failed": "bold red"}
+LOOKS = {"done": "green", "running": "bold cyan", "waiting": "dim", "stopped": "yellow", "failed": "bold red", "refused": "bold red"}
 BAR = 10  # letters of a progress bar
 MOST_WARNINGS = 8
 
@@ -22,7 +22,7 @@ MOST_WARNINGS = 8
 def is_over(runs: Sequence[RunState]) -> bool:
     """Whether nothing more is to be seen: every run has ended, or one failed while none is running."""
     return not any(run.state == "running" for run in runs) and (
-        all(run.state == "done" for run in runs) or any(run.state in ("failed", "stopped") for run in runs))
+        all(run.state == "done" for run in runs) or any(run.state in ("failed", "stopped", "refused") for run in runs))
 
 
 def snapshot(folder: Path, runs: Sequence[RunState]) -> RenderableType:
@@ -36,7 +36,7 @@ def snapshot(folder: Path, runs: Sequence[RunState]) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         resolution = "" if run.resolution_A is None else f"{run.resolution_A:.2f}"
-        spent = describe_seconds(run.seconds) if run.state != "waiting" else ""
+        spent = describe_seconds(run.seconds) if run.state not in ("waiting", "refused") else ""
         state = Text(_state(run), LOOKS.get(run.state, ""))
         table.add_row(Text(run.name, "bold"), run.job, state, progress_in_words(run), resolution, spent, time_left(run),
                       Text(str(len(run.warnings)) if run.warnings else "", "yellow"))
@@ -77,8 +77,8 @@ def _remarks(folder: Path, runs: Sequence[RunState]) -> list[Text]:
         failed = run.last("failed")
         if run.state == "failed" and failed is not None:
             lines.append(Text(f"{run.name} failed: {failed.get('error')} {failed.get('text')}", "red"))
-        elif run.state == "waiting" and (said := last_words(folder, run.name)).startswith("protomer:"):
-            lines.append(Text(f"{run.name} was refused: {said}", "red"))
+        elif run.state == "refused":
+            lines.append(Text(f"{run.name} was refused: {last_words(folder, run.name)}", "red"))
     warned = [Text(f"{run.name}: {warning['text']}", "yellow") for run in runs for warning in run.warnings]
     more = [Text(f"and {len(warned) - MOST_WARNINGS} more warnings", "yellow")] if len(warned) > MOST_WARNINGS else []
     return lines + warned[:MOST_WARNINGS] + more

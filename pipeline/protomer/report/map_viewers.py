@@ -19,6 +19,7 @@ OTHERS = ("#67b7e1", "#d1495b", "#c9a227", "#5b8c5a")
 MASK_OPACITY = 0.28
 MOST_TRIANGLES, MOST_IN_ALL, FEWEST_TRIANGLES = 24_000, 600_000, 4_000
 MOST_IN_ONE = 8  # surfaces of one viewer
+NO_DENSITY = ("local_resolution", "cut_off")  # maps of resolution in Å: a surface of them shows nothing
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def groups_of(run: str, folder: Path, outputs: Iterable[str]) -> list[Group]:
     found: dict[tuple[str, int, float], dict[str, Path]] = {}
     for name in outputs:
         path = folder / name
-        if path.suffix == ".mrc" and path.is_file():
+        if path.suffix == ".mrc" and path.stem not in NO_DENSITY and path.is_file():
             header = read_header(path)
             if len(set(header.shape)) == 1 and header.shape[0] > 1:
                 key = (str(Path(name).parent), header.shape[0], round(header.voxel_size_A[0], 3))

@@ -13,7 +13,7 @@ from typing import Any
 from protomer import __version__
 from protomer.config.chain import Chain, Step
 from protomer.errors import InputError
-from protomer.running.lock import environment_now, lock_beside, lock_differences, read_lock
+from protomer.running.environment_lock import environment_now, lock_beside, lock_differences, read_lock
 from protomer.running.output import writing_atomically
 from protomer.running.provenance import file_digest
 from protomer.running.run_folder import read_record, read_summary

@@ -41,8 +41,12 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
 
 
 def is_bound_by_slurm(environment: Mapping[str, str]) -> bool:
-    """Whether srun --gpus-per-task gave each rank its own GPUs, which a rank may then see under the same numbers as its neighbours."""
-    return "SLURM_GPUS_PER_TASK" in environment or "gpu" in environment.get("SLURM_TRES_PER_TASK", "")
+    """Whether srun gave each rank its own GPUs, which a rank may then see under the same numbers as its neighbours.
+
+    How --gpus-per-task and --gpu-bind are told differs between SLURM's versions (22.05: SLURMD_TRES_BIND=gpu:per_task:1).
+    """
+    told = " ".join(environment.get(name, "") for name in ("SLURM_TRES_PER_TASK", "SLURMD_TRES_BIND", "SLURM_GPU_BIND"))
+    return "SLURM_GPUS_PER_TASK" in environment or "gres/gpu" in told or "gres:gpu" in told or "per_task" in told or "single" in told
 
 
 def place_on_node(environment: Mapping[str, str]) -> tuple[int, int]:

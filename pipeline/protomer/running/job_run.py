@@ -21,6 +21,7 @@ from protomer.errors import InputError, ProtomerError, Stopped
 from protomer.running.checkpoints import CHECKPOINT_NAME, Checkpoint
 from protomer.running.devices import bind_device
 from protomer.running.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
+from protomer.running.locks import FolderLock
 from protomer.running.output import OutputFolder
 from protomer.running.progress import Logged, Progress, describe_seconds, show_progress
 from protomer.running.ranks import Team
@@ -143,16 +144,17 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     device = _device_of(backend)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
-    start = team.on_first(lambda: _begin(options, record))
-    if start == "finished":
-        summary: dict[str, Any] = team.broadcast(read_summary(options.output))
-        return {**summary, "was_done_already": True}
-    with stop_on_signals() as stop:
-        run = _open(job, options, record, team, stop)
-        run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
-                         resumed=start == "resumed", **device)
-        _tell_how_it_goes_on(job, run)
-        return _work(job, found, checked, run, start == "new")
+    with FolderLock(options.output, team.is_first) as lock:
+        start = team.on_first(lambda: _begin(options, record, lock))
+        if start == "finished":
+            summary: dict[str, Any] = team.broadcast(read_summary(options.output))
+            return {**summary, "was_done_already": True}
+        with stop_on_signals() as stop:
+            run = _open(job, options, record, team, stop)
+            run.events.event("begin", job=job.name, version=__version__, backend=backend, why=why, ranks=team.size, threads=run.threads,
+                             resumed=start == "resumed", **device)
+            _tell_how_it_goes_on(job, run)
+            return _work(job, found, checked, run, start == "new")
 
 
 def plan_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], ranks: int, threads: int, backend: str = "auto") -> Plan:
@@ -176,8 +178,9 @@ def _device_of(backend: str) -> dict[str, str | None]:
     return {"gpu": bind_device(os.environ)} if backend == "cuda" else {}
 
 
-def _begin(options: RunOptions, record: RunRecord) -> str:
-    """Prepare the folder and write settings.yaml (rank 0)."""
+def _begin(options: RunOptions, record: RunRecord, lock: FolderLock) -> str:
+    """Lock the folder, prepare it and write settings.yaml (rank 0)."""
+    lock.take()
     start = prepare_folder(options.output, record, options.resume, options.overwrite)
     if start == "new":
         OutputFolder(options.output).write_text(SETTINGS_NAME, record.to_yaml())
@@ -216,8 +219,6 @@ def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: 
     except InputError:
         if is_new and run.team.is_first:
             clear_run(run.output.folder)
-            if not any(run.output.folder.iterdir()):
-                run.output.folder.rmdir()
         raise
     except Stopped as error:
         run.events.event("stopped", text=str(error))

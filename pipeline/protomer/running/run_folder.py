@@ -13,6 +13,7 @@ import yaml
 from protomer.errors import InputError
 from protomer.running.checkpoints import CHECKPOINTS
 from protomer.running.events import LOG_NAME, read_events
+from protomer.running.locks import RUN_LOCK
 from protomer.running.output import PARTIAL, remove_partial_files
 from protomer.running.provenance import differences, digest_of, file_digest
 
@@ -75,7 +76,7 @@ def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: boo
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file", "a folder", "choose another --output")
-    if not folder.exists() or all(entry.name.startswith(PARTIAL) for entry in folder.iterdir()):
+    if not folder.exists() or all(entry.name.startswith(PARTIAL) or entry.name == RUN_LOCK for entry in folder.iterdir()):
         return "new"
     found = read_record(folder)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ ENDS = ("done", "stopped", "failed")
 class RunState:
     """One run. parents: names of the runs beside it whose files it reads. seconds: of all attempts, the present one till now.
 
-    state: waiting (nothing there yet), running, stopped (by a signal; can be resumed), failed, done. silent_s: of a running one, how long
-    ago it last wrote to its log.
+    state: waiting (nothing there yet), refused (nothing there, and the chain's log says why), running, stopped (by a signal; can be
+    resumed), failed, done. silent_s: of a running one, how long ago it last wrote to its log.
     """
 
     name: str
@@ -108,7 +108,12 @@ def read_runs(folder: Path, planned: Mapping[str, Sequence[str]] | None = None) 
     places = {name: at for at, name in enumerate(planned)}
     chosen = sorted(found, key=lambda name: (places.get(name, len(places)), begun[name], name))
     order = list(_in_order(chosen, parents))
-    return [RunState(**{**vars(found[name]), "parents": parents[name]}) for name in order]
+    return [replace(found[name], parents=parents[name], state=_with_refusal(folder, found[name])) for name in order]
+
+
+def _with_refusal(folder: Path, run: RunState) -> str:
+    """The state of a run; one that was refused has left nothing but its words."""
+    return "refused" if run.state == "waiting" and last_words(folder, run.name).startswith("protomer:") else run.state
 
 
 def _in_order(names: Sequence[str], parents: Mapping[str, Sequence[str]]) -> Iterator[str]:
