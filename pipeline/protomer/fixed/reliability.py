@@ -27,7 +27,6 @@ from protomer_kernels.slices import transform_volume
 
 BINS = 10
 LEAST_BETA, MOST_BETA = 0.02, 1.0
-FEW = 5  # images in a bin, below which it is not shown
 
 
 @dataclass(frozen=True)
