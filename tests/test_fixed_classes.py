@@ -11,11 +11,11 @@ from scipy.special import logsumexp
 
 from protomer.engine.maximisation import solid_sphere
 from protomer.errors import InputError
-from protomer.fixed.reliability import Reliability, fitted_beta, stated
-from protomer.fixed.scores import Seen, fitted_amplitude, products
-from protomer.fixed.start import blocks_of, require_density
-from protomer.fixed.subspace import clustered, in_box, orthonormal
-from protomer.fixed.work import Fixed
+from protomer.fixed_poses.reliability import Reliability, fitted_beta, stated
+from protomer.fixed_poses.scores import Seen, fitted_amplitude, products
+from protomer.fixed_poses.start import blocks_of, require_density
+from protomer.fixed_poses.subspace import clustered, in_box, orthonormal
+from protomer.fixed_poses.work import Fixed
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
 from protomer.symmetry.operator_sets import OperatorSet

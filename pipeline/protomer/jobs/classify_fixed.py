@@ -9,11 +9,11 @@ import numpy as np
 
 from protomer.declarations.classify_fixed import ClassifyFixedSettings
 from protomer.engine.alignment import IDENTITY
-from protomer.fixed.checkpoint import resume, until_settled
-from protomer.fixed.loop import begin, common_map
-from protomer.fixed.outcome import class_maps, classified, finish
-from protomer.fixed.reliability import rehearse, stated
-from protomer.fixed.start import (
+from protomer.fixed_poses.checkpoint import resume, until_settled
+from protomer.fixed_poses.loop import begin, common_map
+from protomer.fixed_poses.outcome import class_maps, classified, finish
+from protomer.fixed_poses.reliability import rehearse, stated
+from protomer.fixed_poses.start import (
     blocks_of,
     differences,
     kind_of_start,
@@ -23,7 +23,7 @@ from protomer.fixed.start import (
     radius_of,
     require_density,
 )
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.formats.hdf5 import read_particles
 from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame

@@ -9,10 +9,10 @@ import numpy as np
 
 from protomer.classes.match import matched
 from protomer.engine.maximisation import first_shell_below
-from protomer.fixed.references import References, blended, references
-from protomer.fixed.scores import Scored, score
-from protomer.fixed.subspace import start_maps
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.references import References, blended, references
+from protomer.fixed_poses.scores import Scored, score
+from protomer.fixed_poses.subspace import start_maps
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.maps.volumes import Halves
 from protomer.randomness import combine, uniform
 

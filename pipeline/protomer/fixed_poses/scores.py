@@ -26,7 +26,7 @@ from scipy.special import logsumexp
 from protomer.engine.expectation import Model, by_group, insertion_scale
 from protomer.engine.hypotheses import class_posterior
 from protomer.engine.maximisation import add_up_ranks
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import Whitened, contrast_transfer, whiten
 from protomer.running.batches import Key

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from protomer.fixed.loop import advance
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.loop import advance
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.running.job_run import JobRun
 
 ARRAYS = ("noise", "posterior", "shared", "power", "presence", "prior")

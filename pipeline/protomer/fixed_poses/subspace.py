@@ -25,8 +25,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from protomer.engine.maximisation import UNREGULARISED, Sums, add_up_ranks, working_box
-from protomer.fixed.scores import Seen, scale_of
-from protomer.fixed.work import Fixed, Maps
+from protomer.fixed_poses.scores import Seen, scale_of
+from protomer.fixed_poses.work import Fixed, Maps
 from protomer.randomness import generator
 from protomer.running.batches import Key
 from protomer_kernels.fourier import crop_volume, low_pass, pad_volume

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from protomer.classes.outcome import chance_level
-from protomer.fixed.reliability import Reliability
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.reliability import Reliability
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.report.build import Report
 from protomer.report.class_pictures import class_fsc_figure, flow_figure, fractions_figure, reliability_figure

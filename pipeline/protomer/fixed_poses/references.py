@@ -35,7 +35,7 @@ from protomer.engine.maximisation import (
     signal_to_noise,
     unregularised,
 )
-from protomer.fixed.work import Fixed, Maps
+from protomer.fixed_poses.work import Fixed, Maps
 from protomer.maps.volumes import Halves
 from protomer.running.batches import Key
 from protomer_kernels.shells import shell_cross_sums

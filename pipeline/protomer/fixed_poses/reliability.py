@@ -20,8 +20,8 @@ from scipy.optimize import minimize_scalar
 
 from protomer.engine.hypotheses import class_posterior
 from protomer.engine.rehearsal import of_references, possible_truth
-from protomer.fixed.scores import Seen, products, transforms
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.scores import Seen, products, transforms
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.randomness import generator
 from protomer_kernels.slices import transform_volume
 

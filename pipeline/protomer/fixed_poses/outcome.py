@@ -18,9 +18,9 @@ from protomer.classes.outcome import (
     write_empty,
     write_posteriors,
 )
-from protomer.fixed.reliability import Reliability
-from protomer.fixed.report import write_report
-from protomer.fixed.work import Fixed, Standing
+from protomer.fixed_poses.reliability import Reliability
+from protomer.fixed_poses.report import write_report
+from protomer.fixed_poses.work import Fixed, Standing
 from protomer.formats.hdf5 import write_particles
 from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, MapRecord, Volume

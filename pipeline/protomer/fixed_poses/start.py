@@ -10,7 +10,7 @@ import numpy as np
 from protomer.declarations.classify_fixed import ClassifyFixedSettings
 from protomer.engine.maximisation import solid_sphere, working_box
 from protomer.errors import InputError, SettingsError
-from protomer.fixed.subspace import in_box
+from protomer.fixed_poses.subspace import in_box
 from protomer.formats.hdf5 import read_any_volume, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.imaging.images import common_frame
