@@ -137,8 +137,8 @@ def test_ranks_started_under_the_wrong_pmi_refuse_to_work_each_for_itself(number
 def test_a_rank_that_is_killed_takes_the_others_with_it_and_the_run_goes_on_later(numbers: Path) -> None:
     started = time.monotonic()
     result = srun(["--mpi=pmi2", "--ntasks=4", *COUNTING, "--trouble", "kill"], numbers)
-    assert result.returncode != 0 and time.monotonic() - started < 40
-    assert not (numbers / "out/summary.json").exists() and (numbers / "out/checkpoint.h5").exists()
+    assert result.returncode != 0 and time.monotonic() - started < 40, result.stderr
+    assert not (numbers / "out/summary.json").exists() and (numbers / "out/checkpoint.h5").exists(), result.stdout + result.stderr
     again = srun(["--mpi=pmi2", "--ntasks=2", *COUNTING, "--resume", "--overwrite"], numbers)
     assert again.returncode == 0 and (numbers / "out/sum.txt").read_text() == "220\n"
 
