@@ -197,7 +197,8 @@ def folds_of(particles: Particles, number: int, settings: ClassifySettings) -> i
 def work_of_classes(half_precision: bool, batches: list[Batch], numbers: range, box: int, threads: int, number: int) -> Work:
     """What decides the memory of the rank with these batches: maps and accumulators of every class."""
     work = work_of(half_precision, batches, numbers, box, threads)
-    return replace(work, keys=work.keys * number, own_keys=work.own_keys * number, grid_rotations=work.grid_rotations * number)
+    return replace(work, keys=work.keys * number, own_keys=work.own_keys * number, grid_rotations=work.grid_rotations * number,
+                   classes=number)
 
 
 def plan(inputs: Inputs, settings: ClassifySettings, ranks: int, threads: int) -> Plan:

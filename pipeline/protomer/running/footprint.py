@@ -23,7 +23,7 @@ MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening 
 
 @dataclass(frozen=True)
 class Work:
-    """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds; reach: largest radius that iterations
+    """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius that iterations
     insert, unset: the images' own; grid_*, shifts: of the densest global search."""
 
     images: int
@@ -36,6 +36,7 @@ class Work:
     grid_radius: int = 0
     shifts: int = 0
     reach: int | None = None
+    classes: int = 1
 
     @property
     def image_bytes(self) -> int:
@@ -72,7 +73,12 @@ class Work:
         return band.accumulator * self.own_keys + references + max(band.from_map, band.volume + grid + batch)
 
     def _maximisation(self) -> int:
-        totals = self._band.accumulator * (self.keys + (3 if self.keys > 2 else 0))
+        of_one = self.keys // self.classes
+        if self.classes == 1:
+            more = 3 if of_one > 2 else 0
+        else:  # those of all classes together, and of each half of each of them
+            more = of_one + (2 * (self.classes + 1) if of_one > 2 else 0)
+        totals = self._band.accumulator * (self.keys + more)
         return totals + 8 * self.box**3 * self.keys + self._band.sums + self._band.to_map
 
 
