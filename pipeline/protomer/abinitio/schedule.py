@@ -1,8 +1,9 @@
 """The steps of an ab-initio run: which images, up to which frequency, and how far classes share them.
 
-1. `starts` attempts from poses drawn at random: posteriors over a whole grid of rotations and shifts (grid_posterior.py), the radius growing
-   from the initial resolution to that of coarse_radius. Whether an attempt will find the particle cannot be told at the initial resolution, where
-   all make the images as probable as one another; it can at the coarse radius. The one that makes the images most probable there goes on.
+1. `starts` attempts from poses drawn at random: posteriors over a whole grid of rotations and shifts (grid_posterior.py), the radius
+   growing from the initial resolution to that of coarse_radius. Whether an attempt will find the particle cannot be told at the initial
+   resolution, where all make the images as probable as one another; at the coarse radius it can. The one that makes them most probable
+   there goes on.
 2. More such steps with larger batches.
 3. Fine steps: the engine's search with climbed poses, at that radius first, then out to the final resolution.
 
