@@ -10,7 +10,7 @@ import pytest
 
 from protomer.abinitio.noise import background_noise
 from protomer.abinitio.outcome import in_image_box, unlike_radial_mean
-from protomer.abinitio.schedule import COARSE_RADIUS, steps_of
+from protomer.abinitio.schedule import COARSE_RADIUS, coarse_radius, steps_of
 from protomer.abinitio.setting_up import unit_batches
 from protomer.abinitio.steps import random_quaternions
 from protomer.abinitio.structures import Structures, offset_px
@@ -37,9 +37,19 @@ def test_the_radius_grows_to_the_last_and_sharing_ends_before_the_fine_steps() -
     assert [step.start for step in steps if step.is_first] == [0, 1] == [step.start for step in steps if step.is_last_of_start]
     later = [step for step in steps if step.start == 2]
     radii = [step.radius for step in later]
-    assert radii == sorted(radii) and radii[0] == 6 and radii[-1] == 15
+    assert radii == sorted(radii) and radii[0] == COARSE_RADIUS and radii[-1] == 15
+    first = [step.radius for step in steps if step.start == 0]
+    assert first == sorted(first) and first[0] == 6 and first[-1] == COARSE_RADIUS
     assert max(step.radius for step in later if not step.is_fine) == COARSE_RADIUS
-    assert steps[0].shared == 0.4 and all(step.shared == 0.0 for step in later[len(later) // 2 :])
+    assert steps[0].shared == 0.4 and all(step.shared == 0.0 for step in later)
+
+
+def test_no_coarse_step_looks_beyond_what_the_sums_hold_in_a_wide_box() -> None:
+    for first, last in ((6, 8), (6, 19), (13, 37), (18, 19)):
+        steps = steps_of(first, last, 2, (90, 300), 0.0)
+        coarse = [step.radius for step in steps if not step.is_fine]
+        assert min(coarse) == first and max(coarse) == coarse_radius(first, last) <= last == steps[-1].radius
+        assert [step.radius for step in steps if step.is_fine] == sorted(step.radius for step in steps if step.is_fine)
 
 
 def test_the_first_noise_spectrum_holds_no_signal(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.abinitio.schedule import COARSE_RADIUS, Step
+from protomer.abinitio.schedule import Step, coarse_radius
 from protomer.abinitio.setting_up import AbInitio
 from protomer.abinitio.steps import Found, expect_coarsely, expect_finely, found_finely, random_start, with_prior
 from protomer.abinitio.structures import COARSE_GAIN, FINE_GAIN, Shaping, Structures
@@ -31,7 +31,8 @@ class State:
 
 def radius_of_sums(work: AbInitio, is_fine: bool) -> int:
     """Up to which running sums are kept."""
-    reach = work.frame.last_radius if is_fine else min(COARSE_RADIUS, work.frame.last_radius)
+    first, last = work.frame.first_radius, work.frame.last_radius
+    reach = last if is_fine else coarse_radius(first, last)
     return min(reach + 2, largest_radius(work.frame.box))
 
 
@@ -60,7 +61,7 @@ def advance(work: AbInitio, state: State) -> State:
 def coarse_step(work: AbInitio, step: Step, now: Structures) -> tuple[Found, Structures]:
     """A batch over the whole grid."""
     found = expect_coarsely(work, step, now)
-    if step.shared == 0.0 and step.start == work.steps[-1].start:
+    if step.shared == 0.0:
         now = with_prior(now, found, COARSE_GAIN)
     return found, shaped(work, now.added(found.sums, COARSE_GAIN), step)
 

@@ -103,14 +103,14 @@ def _label(pair: Compared) -> str:
 
 def _add_steps(report: Report, work: AbInitio, state: State) -> None:
     """How the run went."""
-    history, width_A = state.history, work.frame.box * work.frame.pixel_A
+    history = state.history
     report.section("Steps")
     report.figure(evidence_figure(history), "Log evidence of an image in each step: how much likelier the maps make it than noise alone, "
                   "all poses and classes considered. Each attempt is a line; the best one was gone on with. It rises with the radius too, "
                   "and the fine steps, which compare more detail, have a scale of their own.")
     ends = [(step.start + 1, round(history[step.number]["log_evidence"], 3)) for step in work.steps if step.is_last_of_start]
     report.table(("attempt", "log evidence at its end"), ends,
-                 f"Attempts from other random poses, at {width_A / work.frame.first_radius:.1f} Å.")
+                 "Attempts from other random poses, at the end of each. Where they differ, the lower ones had not found the particle.")
     if work.classes > 1:
         later = [h for h in history if h["start"] == history[-1]["start"]]
         report.figure(fractions_figure(np.array([h["fractions"] for h in later]), [f"class {k + 1}" for k in range(work.classes)]),

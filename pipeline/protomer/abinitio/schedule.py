@@ -1,8 +1,11 @@
 """The steps of an ab-initio run: which images, up to which frequency, and how far classes share them.
 
-1. `starts` attempts from poses drawn at random, at the initial resolution. The one whose classes make the images most probable goes on.
-2. Coarse steps: posteriors over a whole grid of rotations and shifts (grid_posterior.py), the radius growing to COARSE_RADIUS.
-3. Fine steps: the engine's search with climbed poses, out to the final resolution.
+1. `starts` attempts from poses drawn at random: posteriors over a whole grid of rotations and shifts (grid_posterior.py), the radius
+   growing from the initial resolution to that of coarse_radius. Whether an attempt will find the particle cannot be told at the initial
+   resolution, where all make the images as probable as one another; at the coarse radius it can. The one that makes them most probable
+   there goes on.
+2. More such steps with larger batches.
+3. Fine steps: the engine's search with climbed poses, at that radius first, then out to the final resolution.
 
 Radii are in cycles per box, so that the same schedule serves any box and pixel size. A grid of GRID_DENSITY r^3 rotations has them about
 3/4 of a radian over r apart.
@@ -14,8 +17,8 @@ from dataclasses import dataclass
 
 from protomer.engine.alignment import Search, Stage
 
-LEAST_RADIUS, COARSE_RADIUS = 6, 9
-START_STEPS, COARSE_STEPS = 20, 30
+LEAST_RADIUS, COARSE_RADIUS, WIDE_GROWTH = 6, 9, 2
+START_STEPS, HELD_START, COARSE_STEPS = 36, 12, 12  # HELD_START: steps of an attempt at the initial resolution
 FINE_STEPS, HELD_STEPS = 12, 5  # of the fine steps, those at the coarse radius
 GRID_DENSITY = 5
 SHIFT_STEP = 4.2  # steps of the lattice of shifts in a wave of the finest detail
@@ -58,18 +61,24 @@ class Step:
         return box / (SHIFT_STEP * self.radius)
 
 
+def coarse_radius(first_radius: int, last_radius: int) -> int:
+    """The largest radius of the coarse steps: COARSE_RADIUS, or somewhat beyond the first where a wide box begins beyond that."""
+    return min(max(COARSE_RADIUS, first_radius + WIDE_GROWTH), last_radius)
+
+
 def steps_of(first_radius: int, last_radius: int, starts: int, batches: tuple[int, int], similarity: float) -> list[Step]:
     """All steps in order. batches: images per class of the first and the last coarse step; similarity: q at the start, annealed to 0."""
-    coarse, steps = min(COARSE_RADIUS, last_radius), list[Step]()
+    coarse, steps, between = coarse_radius(first_radius, last_radius), list[Step](), (batches[0] + batches[1]) // 2
     for start in range(starts):
         for n in range(START_STEPS):
-            q = similarity * (1.0 - 0.5 * n / START_STEPS)
-            steps.append(Step(len(steps), start, first_radius, batches[0], q, n == 0, n == START_STEPS - 1))
+            grown = max(0.0, n - HELD_START + 1) / (START_STEPS - HELD_START)
+            radius = round(first_radius + (coarse - first_radius) * min(1.0, 1.5 * grown))
+            q = similarity * max(0.0, 1.0 - 1.5 * n / START_STEPS)
+            images = round(batches[0] + (between - batches[0]) * grown)
+            steps.append(Step(len(steps), start, radius, images, q, n == 0, n == START_STEPS - 1))
     for n in range(COARSE_STEPS):
-        share = n / (COARSE_STEPS - 1)
-        radius = round(first_radius + (coarse - first_radius) * min(1.0, 1.5 * share))
-        images = round(batches[0] + (batches[1] - batches[0]) * share)
-        steps.append(Step(len(steps), starts, radius, images, similarity * max(0.0, 0.5 - share)))
+        images = round(between + (batches[1] - between) * (n + 1) / COARSE_STEPS)
+        steps.append(Step(len(steps), starts, coarse, images, 0.0))
     for n in range(FINE_STEPS):
         radius = round(coarse + (last_radius - coarse) * max(0, n + 1 - HELD_STEPS) / (FINE_STEPS - HELD_STEPS))
         steps.append(Step(len(steps), starts, radius, FINE_BATCHES * batches[1], 0.0, is_fine=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protomer.abinitio.frame import Frame
-from protomer.abinitio.schedule import COARSE_RADIUS, FINE_GRID_ROTATIONS, GRID_DENSITY, START_STEPS, steps_of
+from protomer.abinitio.schedule import FINE_GRID_ROTATIONS, GRID_DENSITY, START_STEPS, coarse_radius, steps_of
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.running.footprint import BASE_AT_THE_END_BYTES, BASE_BYTES
 from protomer.tables.particles import Particles
@@ -19,7 +19,7 @@ COARSE_SECONDS, FINE_SECONDS = 1.2e-9, 1.6e-6  # per image and class: per rotati
 def work_bytes(particles: Particles, settings: AbInitioSettings, order: int, threads: int) -> int:
     """Of one rank, prepared images left out: the larger of the coarse steps, the last pass, and the end."""
     frame, classes = Frame.of(particles, settings), settings.classes
-    coarse = min(COARSE_RADIUS, frame.last_radius)
+    coarse = coarse_radius(frame.first_radius, frame.last_radius)
     length = HalfPlane(frame.box, largest_radius(frame.box)).prefix(min(coarse + 2, largest_radius(frame.box)))
     grid = 12 * classes * (GRID_DENSITY * coarse**3 // order + 1) * length
     scores = 4 * max(SCORES_AT_ONCE, classes * (GRID_DENSITY * coarse**3 // order) * 30)
