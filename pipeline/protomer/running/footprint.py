@@ -23,8 +23,8 @@ MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening 
 
 @dataclass(frozen=True)
 class Work:
-    """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius that iterations
-    insert, unset: the images' own; grid_*, shifts: of the densest global search."""
+    """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius
+    that iterations insert, unset: the images' own; grid_*, shifts: of the densest global search."""
 
     images: int
     box: int
