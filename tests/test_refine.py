@@ -120,7 +120,7 @@ def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_h
         processes_by_rank(launcher)[2].kill()
         said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode not in (0, 75) and "Killed (signal 9)" in said
-    assert {path.name for path in output.iterdir()} == {"settings.yaml", "log.jsonl", "checkpoint.h5"}
+    assert {path.name for path in output.iterdir()} == {"settings.yaml", "log.jsonl", "checkpoint.h5", ".lock"}
 
 
 def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:
