@@ -123,8 +123,9 @@ def test_of_one_structure_given_twice_the_posterior_says_that_it_does_not_know(s
     with (small / "one/classes.csv").open() as file:
         posterior = np.array([[float(row["class_1"]), float(row["class_2"])] for row in csv.DictReader(file)])
     among = posterior.max(axis=1) / posterior.sum(axis=1)
-    print(f"mean posterior of the likelier of two classes that are the same: {among.mean():.3f}")
-    assert among.mean() < 0.75
+    larger = float(posterior.mean(axis=0).max() / posterior.mean(axis=0).sum())  # how the two share the images is arbitrary
+    print(f"mean posterior of the likelier of two classes that are the same: {among.mean():.3f}; the larger has {larger:.3f}")
+    assert among.mean() < larger + 0.05 and larger < 0.85
 
 
 def test_a_class_of_noise_has_no_fsc_beyond_the_start(tmp_path: Path) -> None:
