@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from protomer.imaging import images
+from protomer.imaging.image_cache import CHECKSUM_BYTES, ENTRY, ImageCache
 from protomer.running.batches import BATCH, make_batches
 from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
@@ -45,9 +46,9 @@ def test_an_expanded_stack_is_held_and_read_as_its_parent_is(parent: Particles, 
     assert all(np.array_equal(crop, ours[row // len(operators)]) for row, crop in theirs.items())
     read.clear()
     for particles in (parent, copies):
-        filed, _ = crops_by_row(particles, folder=tmp_path / "cache", half_precision=half_precision)
-        sizes = [file.stat().st_size for file in (tmp_path / "cache").iterdir()]
-        assert sum(sizes) - 128 * len(sizes) == held.held_bytes  # beside a header of 128 bytes for each file
+        filed, _ = crops_by_row(particles, cache=ImageCache(tmp_path / "cache", None, print), half_precision=half_precision)
+        sizes = [file.stat().st_size for file in (tmp_path / "cache").glob(f"*{ENTRY}")]
+        assert sum(sizes) - (128 + CHECKSUM_BYTES) * len(sizes) == held.held_bytes  # beside a header of 128 bytes for each file
     assert sum(read) == NUMBER, "the parent's crops serve its copies"
     assert all(np.array_equal(crop, theirs[row]) for row, crop in filed.items())
 
