@@ -126,8 +126,8 @@ def warn(outcome: Outcome, certainty: float, alike: list[tuple[int, int, float]]
                     "believe these maps")
     if certainty < UNSURE:
         events.warn("unsure_poses", f"the likeliest pose of an image has a posterior of {certainty:.2f} in the mean: the particle may not "
-                    "have been found, or the images are too noisy to tell. Run again with another seed or more starts, and go on with the run "
-                    "whose log_evidence in summary.json is highest")
+                    "have been found, or the images are too noisy to tell. Run again with another seed or more starts, and go on with the "
+                    "run whose log_evidence in summary.json is highest")
     for k, j, correlation in alike:
         if correlation > SAME_MAP:
             events.warn("same_class", f"classes {k + 1} and {j + 1} are one structure (correlation {correlation:.2f} where one is laid "
