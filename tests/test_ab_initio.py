@@ -23,8 +23,8 @@ from reconstructions import as_particles
 from refinement_runs import protomer, running, values
 from simulated import chain_model, symmetric_model
 
-BOX, PIXEL_A, NUMBER = 32, 4.5, 320
-QUICK = [word for pair in ("starts=2", "batch_last=96", "final_resolution=18") for word in ("--set", pair)]
+BOX, PIXEL_A, NUMBER = 32, 4.5, 240
+QUICK = [word for pair in ("starts=2", "batch_first=64", "batch_last=64", "final_resolution=18") for word in ("--set", pair)]
 
 
 def write_images(folder: Path, data: SimulatedData) -> None:
@@ -65,9 +65,9 @@ def test_a_particle_is_found_from_random_poses(found: Path) -> None:
 
 
 def test_a_particle_of_d2_symmetry_is_found_on_its_axes(tmp_path: Path) -> None:
-    data = simulate_dataset(symmetric_model("D2", residues=150, radius_A=24.0), SimulationDesign(160, BOX, PIXEL_A, 0.8, seed=8))
+    data = simulate_dataset(symmetric_model("D2", residues=150, radius_A=24.0), SimulationDesign(240, BOX, PIXEL_A, 0.8, seed=8))
     write_images(tmp_path, data)
-    protomer(*words_of(tmp_path, "--symmetry", "D2", "--set", "starts=1"), "--output", tmp_path / "out")
+    protomer(*words_of(tmp_path, "--symmetry", "D2", "--set", "starts=3"), "--output", tmp_path / "out")
     assert resolution_A(tmp_path / "out", data, "D2") < 21.0
     volume = read_any_volume(tmp_path / "out/class_1/volume.h5").data
     turned = volume[1:, :0:-1, :0:-1]  # about z, of the voxels that have a mate

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from protomer.abinitio.noise import background_noise
-from protomer.abinitio.outcome import in_image_box, unlike_radial_mean
+from protomer.abinitio.outcome import Outcome, in_image_box, unlike_radial_mean, warn
 from protomer.abinitio.schedule import COARSE_RADIUS, coarse_radius, steps_of
 from protomer.abinitio.setting_up import unit_batches
 from protomer.abinitio.steps import random_quaternions
 from protomer.abinitio.structures import Structures, offset_px
 from protomer.engine.maximisation import Sums
+from protomer.engine.pose_table import PoseTable
 from protomer.imaging.images import ImageStore
+from protomer.running.events import Events
 from protomer.running.ranks import Team
 from protomer.simulation.dataset import simulate_dataset
 from protomer.simulation.draws import SimulationDesign
@@ -111,3 +113,13 @@ def test_a_ball_has_no_structure_and_a_particle_has() -> None:
     particle = low_pass(simulate_dataset(chain_model(), SimulationDesign(1, BOX, PIXEL_A, 0.5)).volume.data, 6.0, 2.0)
     assert unlike_radial_mean(ball) < 0.02 and unlike_radial_mean(particle) > 0.3
     assert unlike_radial_mean(np.zeros((8, 8, 8), np.float32)) == 0.0
+
+
+def test_a_run_that_has_not_found_the_particle_says_so_and_a_class_without_images_too() -> None:
+    events, posterior = Events(None), np.tile([0.999, 0.001], (200, 1))
+    outcome = Outcome([], posterior, PoseTable.empty(200), np.ones(200), np.array([0.6, 0.6]))
+    warn(outcome, 0.98, [(0, 1, 0.4)], events)
+    assert [warning["code"] for warning in events.warnings] == ["empty_class"]
+    poor = Outcome([], posterior[:, ::-1], PoseTable.empty(200), np.zeros(200), np.array([0.6, 0.05]))
+    warn(poor, 0.76, [(1, 0, 0.97)], events)
+    assert {warning["code"] for warning in events.warnings} == {"empty_class", "no_structure", "no_particle", "unsure_poses", "same_class"}

@@ -21,7 +21,7 @@ class AbInitioSettings(JobSettings):
     )
     non_negative: bool = setting(True, "volumes have no negative density while they are found")
     centre: bool = setting(True, "move each volume's centre of mass to the box centre, as far as the point group leaves it free")
-    starts: int = setting(3, "attempts from other random poses; the one that makes the images most probable is gone on with", minimum=1)
+    starts: int = setting(5, "attempts from other random poses; the one that makes the images most probable is gone on with", minimum=1)
     batch_first: int = setting(90, "images per class and iteration at first, rounded up to 32", minimum=32)
     batch_last: int = setting(300, "images per class and iteration before the fine steps, which take four times as many; rounded up to 32",
                               minimum=32)

@@ -44,7 +44,7 @@ def finish(work: AbInitio, state: State, outcome: Outcome, given: Particles, sym
     if not job.team.is_first:
         return {}
     pairs = compared(outcome, work)
-    warn(outcome, [(pair.first, pair.second, pair.correlation) for pair in pairs], job.events)
+    warn(outcome, state.history[-1]["certainty"], [(pair.first, pair.second, pair.correlation) for pair in pairs], job.events)
     particles = posed(work, outcome, given, dict(job.provenance))
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
