@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from protomer.classes.classification import Classes, Mixture, hypotheses_of
-from protomer.engine.alignment import Reference, Search, search_globally
+from protomer.engine.alignment import search_globally
 from protomer.engine.expectation import Model
-from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.rehearsal import sampled_batches
 from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
@@ -69,11 +68,13 @@ def rehearse_classes(classes: Classes, mixture: Mixture) -> Reliability:
             if key != current:
                 current, known_ft = key, _other_half(models, key, setup.threads)
                 references = [model.reference(key, plane, search, setup.threads) for model in models]
+                power = None if hypotheses.structures is None else projected_power(references, hypotheses.structures, search.final_radius)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
             true = drawn_classes(mixture.posterior[rows], uniform(setup.seed, setup.particles.image_uid[rows], "rehearsed class"))
             batch = _images_of(nothing, known_ft, true, mixture, rows, plane, generator(setup.seed, number, "rehearsed images"))
-            posterior = _classified(batch, references, search, hypotheses, rows, setup.threads)
+            poses = [search_globally(batch, reference, search, setup.threads) for reference in references]
+            posterior = hypotheses.posterior(poses, rows, None if power is None else unknown_log_odds(batch, power, plane))
             best = posterior.argmax(axis=1)
             found.append(np.stack([posterior.max(axis=1), best == true], axis=1))
             line.advance(len(rows))
@@ -104,14 +105,3 @@ def _images_of(
         poses = mixture.states[k].poses.take(rows[here])
         data[here] = nothing.take(here).of_map(known_ft[k], poses.rotation[:, 0], poses.shift_px[:, 0], plane)
     return replace(nothing, data=data + random.standard_normal(data.shape, np.float32))
-
-
-def _classified(
-    batch: Whitened, references: list[Reference], search: Search, hypotheses: Hypotheses, rows: np.ndarray, threads: int
-) -> np.ndarray:
-    """Posteriors (n, K) of a batch of which nothing is known beforehand."""
-    poses = [search_globally(batch, reference, search, threads) for reference in references]
-    if hypotheses.structures is None:
-        return hypotheses.posterior(poses, rows)
-    power = projected_power(references, hypotheses.structures, search.final_radius)
-    return hypotheses.posterior(poses, rows, unknown_log_odds(batch, power, references[0].plane))

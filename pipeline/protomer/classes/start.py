@@ -65,13 +65,15 @@ def load_starts(inputs: Inputs, settings: ClassifySettings, setup: Setup, events
     sphere, radius = solid_sphere(box, MASK_FRACTION), box * pixel_A / settings.initial_low_pass
     starts = []
     for n, given in enumerate(inputs.volume):
-        data = decoy_map(given, box, pixel_A, setup.seed + n) if isinstance(given, str) else _loaded(given, n + 1, box, pixel_A, events)
+        is_decoy = isinstance(given, str)
+        data = decoy_map(given, box, pixel_A, setup.seed + n) if is_decoy else start_volume(given, n + 1, box, pixel_A, events)
         starts.append((low_pass(data, radius, 2.0) * sphere).astype(np.float32))
     return starts
 
 
-def _loaded(path: Path, number: int, box: int, pixel_A: float, events: Events) -> np.ndarray:
-    """A volume in the images' box and pixel size."""
+def start_volume(path: Path, number: int, box: int, pixel_A: float, events: Events) -> np.ndarray:
+    """The volume of a class (`number`, from 1) in the images' box and pixel size, (box, box, box); a warning where it was resampled for
+    that. Raises InputError where it is no map."""
     volume = read_any_volume(path)
     if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
         raise InputError(f"the volume {path} is constant or holds NaN", "a map with density", "give another --volume")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from protomer.classes.start import start_volume
 from protomer.declarations.classify_fixed import ClassifyFixedSettings
 from protomer.engine.maximisation import solid_sphere, working_box
 from protomer.errors import InputError, SettingsError
 from protomer.fixed_poses.subspace import in_box
-from protomer.formats.hdf5 import read_any_volume, read_particles
+from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
 from protomer.imaging.images import common_frame
 from protomer.local.start import mask_in_box
 from protomer.maps.volumes import Halves
 from protomer.refinement.setup import MASK_FRACTION
-from protomer.refinement.start import resampled
 from protomer.running.events import Events
 from protomer.running.job_run import Inputs
 from protomer.tables.half_sets import require_two_halves, warn_of_small_halves
@@ -112,7 +112,8 @@ def differences(inputs: Inputs, settings: ClassifyFixedSettings, particles: Part
     map `mean` (d, d, d): a list of (d, d, d). Raises InputError where volumes are no maps or all the same."""
     box, pixel_A = common_frame(particles)
     small = working_box(box, radius)
-    volumes = [in_box(_volume(path, n + 1, box, pixel_A, events), small) for n, path in enumerate(inputs.volume)]
+    given = [start_volume(path, n + 1, box, pixel_A, events) for n, path in enumerate(inputs.volume)]
+    volumes = [in_box(np.asarray(volume, np.float32), small) for volume in given]
     shell = box * pixel_A / settings.initial_low_pass
     volumes = [low_pass(volume, shell, 2.0) for volume in volumes]
     common = sum(volumes[1:], volumes[0]) / len(volumes)
@@ -125,16 +126,6 @@ def differences(inputs: Inputs, settings: ClassifyFixedSettings, particles: Part
     if not any(float(np.abs(volume).max()) > 1e-6 * float(np.abs(smooth).max()) for volume in apart):
         raise InputError("the start volumes are all the same in the focus mask", "volumes that differ", "leave them out: start=pca")
     return apart
-
-
-def _volume(path: Path, number: int, box: int, pixel_A: float, events: Events) -> np.ndarray:
-    volume = read_any_volume(path)
-    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
-        raise InputError(f"the volume {path} is constant or holds NaN", "a map with density", "give another --volume")
-    if volume.box != box or abs(volume.voxel_size_A / pixel_A - 1) >= 1e-3:
-        events.warn("resampled_start", f"the volume of class {number} ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled "
-                    f"to {box} voxels of {pixel_A:.4g} Å, as the images are")
-    return np.asarray(resampled(volume, box, pixel_A), np.float32)
 
 
 def blocks_of(keys: Sequence[tuple[int, int]], images: Sequence[int], per_block: int, number: int) -> tuple[tuple[int, ...], ...]:
