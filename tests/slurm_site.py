@@ -27,7 +27,6 @@ def start_site() -> Callable[[], None]:
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stdout + started.stderr
 
-
     def stop() -> None:
         if not was_running:
             subprocess.run(["bash", str(SCRIPT), "stop"], check=True, capture_output=True, timeout=120)

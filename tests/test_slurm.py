@@ -110,13 +110,14 @@ def test_an_sbatch_example_asked_to_stop_and_then_robbed_of_its_node_goes_on_to_
     same_bits(local / "refined", tmp_path / "refined")
 
 
+PATIENCE_S = 280  # with a step, which on a busy machine waits for others' before its processes start
 COUNTING = [sys.executable, str(PROJECT / "tests/counting_job.py"), "--numbers", "numbers.txt", "--output", "out"]
 
 
 def srun(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """srun, to its end."""
     return subprocess.run(["srun", "--kill-on-bad-exit=1", *words], cwd=folder, env=surroundings(folder), capture_output=True, text=True,
-                          timeout=120)
+                          timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_ranks_started_under_the_wrong_pmi_refuse_to_work_each_for_itself(number
 def test_a_rank_that_is_killed_takes_the_others_with_it_and_the_run_goes_on_later(numbers: Path) -> None:
     started = time.monotonic()
     result = srun(["--mpi=pmi2", "--ntasks=4", *COUNTING, "--trouble", "kill"], numbers)
-    assert result.returncode != 0 and time.monotonic() - started < 40, result.stderr
+    assert result.returncode != 0 and time.monotonic() - started < PATIENCE_S / 2, result.stderr
     assert not (numbers / "out/summary.json").exists() and (numbers / "out/checkpoint.h5").exists(), result.stdout + result.stderr
     again = srun(["--mpi=pmi2", "--ntasks=2", *COUNTING, "--resume", "--overwrite"], numbers)
     assert again.returncode == 0 and (numbers / "out/sum.txt").read_text() == "220\n"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protomer.errors import InputError, ProtomerError
+from protomer.running.devices import place_on_node
+from protomer.running.shared_memory import clear_left_shared_memory
 from protomer.running.start_watch import watching_start
 
 if TYPE_CHECKING:
@@ -200,6 +202,8 @@ def open_team() -> Team:
     expected = launched_size(os.environ)
     if expected == 1:
         return Team()
+    if place_on_node(os.environ)[0] == 0:
+        clear_left_shared_memory()
     with watching_start(launched_rank(os.environ), expected, os.environ):
         from mpi4py import MPI
     world = MPI.COMM_WORLD
