@@ -14,7 +14,7 @@ if [ "${PROTOMER_SLURM_TEST:-}" != 1 ]; then
 fi
 if [ "$(id -u)" != 0 ]; then
   echo "test_slurm.sh must be root: found $(id -un). It installs packages and starts daemons." >&2
-  exit 2
+  exit 3
 fi
 
 CONF=/etc/slurm/slurm.conf
@@ -27,8 +27,10 @@ install_packages() {
   if command -v slurmctld slurmd srun munged >/dev/null; then return; fi
   command -v apt-get >/dev/null || { echo "test_slurm.sh needs apt-get (Debian, Ubuntu) or an installed SLURM" >&2; exit 3; }
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${PACKAGES[@]}" >/dev/null
+  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${PACKAGES[@]}" >/dev/null; }; then
+    echo "apt-get could not install ${PACKAGES[*]}" >&2
+    exit 3
+  fi
 }
 
 write_configuration() {
@@ -107,11 +109,11 @@ start() {
   slurmctld
   local node
   for node in "${NODES[@]}"; do slurmd -N "$node"; done
-  for _ in $(seq 100); do
+  for _ in $(seq 400); do
     if are_idle; then sinfo; return; fi
     sleep 0.3
   done
-  echo "the nodes did not become idle within 30 s; see $WORK/log" >&2
+  echo "the nodes did not become idle within 120 s; see $WORK/log" >&2
   sinfo >&2 || true
   exit 1
 }

@@ -25,7 +25,7 @@ class CountingSettings(JobSettings):
     steps: int = setting(4, "steps to take")
     width: float = setting(1.0, "added at each step", unit="A")
     pause: float = setting(0.0, "wait at each step", unit="s")
-    trouble: str = setting("none", "what goes wrong at step 2", choices=("none", "input", "fault", "rank", "kill"))
+    trouble: str = setting("none", "what goes wrong at step 2", choices=("none", "input", "fault", "rank", "kill", "device"))
     sharpen: bool = setting(False, "a switch")
     limit: float | None = setting(None, "may be unset", unit="A")
     helical: int = setting(0, "not in this version", later=True)
@@ -35,7 +35,7 @@ JOB = Job(name="counting", summary="Count", teaches="For tests.",
           inputs=(Input("numbers", "text file of numbers", file="numbers.txt", required=True),
                   Input("symmetry", "point group", default="C1"),
                   Input("mask", "any number of files", file="mask.txt", repeatable=True)),
-          settings=CountingSettings, entry="counting_job", ranks=True)
+          settings=CountingSettings, entry="counting_job", ranks=True, cuda=True)
 
 
 def run(inputs: Inputs, settings: CountingSettings, job: JobRun) -> dict[str, Any]:
@@ -59,12 +59,18 @@ def run(inputs: Inputs, settings: CountingSettings, job: JobRun) -> dict[str, An
     return {"sum": state["sum"][0], "counts": {"in": len(share)}, "images": 11}
 
 
+class CudaAPIError(Exception):
+    """As Numba names what CUDA says."""
+
+
 def go_wrong(trouble: str, step: int, job: JobRun) -> None:
     """Fail at step 2 in the way that was asked for."""
     if step != 2 or trouble == "none":
         return
     if trouble == "input":
         raise InputError("a bad number", "good ones", "mend the file")
+    if trouble == "device":
+        raise CudaAPIError("[999] the device fell off the bus")
     if trouble == "fault":
         raise ZeroDivisionError("a fault on every rank")
     if trouble == "rank" and job.team.rank == 1:

@@ -16,14 +16,14 @@ from refinement_runs import PROJECT, environment
 SCRIPT = PROJECT / "cluster/test_slurm.sh"
 WANTED = os.environ.get("PROTOMER_SLURM_TEST") == "1"
 WHY_NOT = "set PROTOMER_SLURM_TEST=1 on a machine that may be thrown away: a real SLURM is installed and started on it"
-NO_PACKAGES = 3  # the script's exit code where there is neither SLURM nor apt-get
+CANNOT = 3  # the script's exit code where SLURM cannot be installed: not root, no apt-get, or packages out of reach
 
 
 def start_site() -> Callable[[], None]:
     """Start SLURM, where it is not running yet; gives what stops it again. Skips the test where it cannot be installed."""
     was_running = subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0 if _has("scontrol") else False
     started = subprocess.run(["bash", str(SCRIPT), "start"], capture_output=True, text=True, timeout=280)
-    if started.returncode == NO_PACKAGES:
+    if started.returncode == CANNOT:
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stdout + started.stderr
 

@@ -78,7 +78,7 @@ def test_switches_and_names_may_be_spelt_in_every_usual_way(numbers: Path, monke
     (["--widht", "3"], "--width"), (["--set", "widht=3"], "did you mean 'width'"), (["--set", "width"], "--set name=value"),
     (["--width", "3deg"], "unit 'deg'"), (["--helical", "1"], "not available in this version"), (["--steps"], "requires an argument"),
     (["--threads", "0"], "--threads"), (["--config", "absent.yaml"], "cannot be read"), (["--backend", "tpu"], "auto, cpu, cuda"),
-    (["--backend", "cuda"], "not available in this version"), (["surplus"], "surplus")])
+    (["--backend", "cuda"], "no CUDA device is at hand"), (["surplus"], "surplus")])
 def test_bad_command_lines_exit_with_2_and_write_nothing(words: list[str], said: str, numbers: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
     assert counting(monkeypatch, "--numbers", "numbers.txt", "--output", "out", *words) == 2
@@ -99,7 +99,7 @@ def test_a_command_without_output_is_refused_and_a_dry_run_needs_none(numbers: P
 
 def test_a_dry_run_refuses_what_the_run_itself_would_refuse(numbers: Path, monkeypatch: pytest.MonkeyPatch,
                                                             capsys: pytest.CaptureFixture[str]) -> None:
-    for words, said in ((["--backend", "cuda"], "not available in this version"), (["--width", "wide"], "width"),
+    for words, said in ((["--backend", "cuda"], "no CUDA device is at hand"), (["--width", "wide"], "width"),
                         (["--mask", "absent.txt"], "no such file")):
         assert counting(monkeypatch, "--numbers", "numbers.txt", "--dry-run", *words) == 2
         shown = capsys.readouterr()
@@ -155,10 +155,14 @@ def test_an_unknown_job_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch, ca
 def test_the_stop_signal_of_a_real_process_gives_75(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "numbers.txt").write_text("1\n")
     script = f"""
-import os, threading, sys
+import os, threading, sys, time
 sys.argv = ["protomer-counting", "--numbers", "numbers.txt", "--output", "out", "--steps", "100", "--pause", "0.05"]
 import runpy
-threading.Timer(0.7, os.kill, (os.getpid(), 10)).start()
+def stop_once_it_runs():
+    while not os.path.exists("out/steps.txt"):
+        time.sleep(0.02)
+    os.kill(os.getpid(), 10)
+threading.Thread(target=stop_once_it_runs).start()
 runpy.run_path({str(PROJECT / "tests" / "counting_job.py")!r}, run_name="__main__")
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)

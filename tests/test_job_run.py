@@ -18,7 +18,7 @@ import counting_job
 from protomer.config.job_command import Call
 from protomer.config.job_inputs import Inputs
 from protomer.declarations.verify import VerifySettings
-from protomer.errors import InputError, NotYetError, Stopped, StorageError
+from protomer.errors import DeviceLost, InputError, Stopped, StorageError
 from protomer.jobs import verify
 from protomer.running import output as output_module
 from protomer.running.checkpoints import Checkpoint
@@ -158,11 +158,11 @@ def test_a_job_folder_stands_for_the_file_in_it(numbers: Path, tmp_path: Path) -
     assert count(tmp_path / "job", tmp_path / "out")["sum"] == 220
 
 
-def test_cuda_is_refused_in_words_and_not_replaced_in_silence(numbers: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotYetError, match="cuda"):
-        count(numbers, tmp_path / "out", backend="cuda")
-    count(numbers, tmp_path / "out")
-    assert "CPU only" in read_events(tmp_path / "out" / "log.jsonl")[0]["why"]
+def test_a_lost_device_ends_a_run_that_can_be_resumed(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protomer.backend.what_cuda_lacks", lambda: None)
+    with pytest.raises(DeviceLost, match="fell off the bus") as lost:
+        count(numbers, tmp_path / "out", {"trouble": "device"}, backend="cuda")
+    assert lost.value.exit_code == 75 and (tmp_path / "out/checkpoint.h5").exists()
 
 
 @pytest.fixture

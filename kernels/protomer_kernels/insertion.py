@@ -11,6 +11,8 @@ adds whatever falls into it, since CPUs have no cheap atomic addition.
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 from numba.extending import register_jitable
@@ -26,16 +28,20 @@ BLOCK = 256
 AHEAD = 6  # coefficients between asking for memory and using it
 
 
-def empty_accumulator(radius: int) -> np.ndarray:
-    """An accumulator for slices up to `radius`: (n, n, r + 1, 3) int64 zeros."""
+def accumulator_shape(radius: int) -> tuple[int, int, int, int]:
+    """(n, n, r + 1, 3) of an accumulator for slices up to `radius`."""
     r = volume_radius(radius)
-    return np.zeros((2 * r + 1, 2 * r + 1, r + 1, 3), np.int64)
+    return 2 * r + 1, 2 * r + 1, r + 1, 3
+
+
+def empty_accumulator(radius: int) -> np.ndarray:
+    """An accumulator for slices up to `radius`: int64 zeros."""
+    return np.zeros(accumulator_shape(radius), np.int64)
 
 
 def accumulator_bytes(radius: int) -> int:
     """What empty_accumulator takes."""
-    r = volume_radius(radius)
-    return 24 * (2 * r + 1) ** 2 * (r + 1)
+    return 8 * math.prod(accumulator_shape(radius))
 
 
 def fixed_point_scale(largest_term: float, number_of_slices: int) -> float:

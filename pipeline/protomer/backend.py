@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from protomer.errors import NotYetError, SettingsError
+import os
+from typing import TYPE_CHECKING
+
+from protomer.errors import InputError, NotYetError, SettingsError
+
+if TYPE_CHECKING:
+    from protomer.arithmetic import Arithmetic
 
 BACKENDS = ("auto", "cpu", "cuda")
+LEAST_DRIVER = (12, 0)  # the CUDA version that a driver must speak
 
 
-def resolve_backend(asked: str) -> tuple[str, str]:
-    """The backend that a run uses, and why in words. Raises SettingsError, and NotYetError for CUDA (nothing falls back in silence)."""
+def resolve_backend(asked: str, on_cuda: bool) -> tuple[str, str]:
+    """The backend that a run uses, and why in words; on_cuda: whether the job has work that can be done there.
+
+    Nothing falls back in silence: raises SettingsError, NotYetError for a job that computes on CPUs only, and InputError where there is
+    no device that can be used.
+    """
     if asked not in BACKENDS:
         raise SettingsError(f"--backend {asked}", "one of " + ", ".join(BACKENDS), "choose auto or cpu")
+    if asked == "cuda" and not on_cuda:
+        raise NotYetError("--backend cuda for this job, which computes on the CPU only,")
     if asked == "cuda":
-        raise NotYetError("--backend cuda: the kernels' CUDA drivers and their choice of device are missing; it")
-    return "cpu", "auto: this version computes on the CPU only" if asked == "auto" else "as asked"
+        missing = what_cuda_lacks()
+        if missing:
+            raise InputError(f"--backend cuda: {missing}", "a CUDA device with its driver, and Protomer's packages for it",
+                             "start the job on a machine with a GPU, with pip install 'protomer[gpu]'; or give --backend cpu")
+        return "cuda", "as asked"
+    if asked == "cpu":
+        return "cpu", "as asked"
+    return "cpu", "auto: this job computes on the CPU only" if not on_cuda else "auto: the CPU, unless --backend cuda is given"
+
+
+def what_cuda_lacks() -> str | None:
+    """Why CUDA cannot be used on this machine, in words; None where it can (Numba's simulator counts)."""
+    try:
+        from numba import cuda
+    except ImportError as problem:
+        return f"Numba has no CUDA ({problem})"
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        return None
+    if not cuda.is_available():
+        return "no CUDA device is at hand, or its driver cannot be loaded"
+    version = tuple(cuda.runtime.get_version())
+    if version < LEAST_DRIVER:
+        return f"the driver speaks CUDA {version[0]}.{version[1]}, and {LEAST_DRIVER[0]}.{LEAST_DRIVER[1]} is the oldest that will do"
+    try:
+        import cupy  # noqa: F401
+    except ImportError as problem:
+        return f"CuPy cannot be loaded ({problem})"
+    return None
+
+
+def arithmetic_of(backend: str, device_bytes: int) -> Arithmetic:
+    """What computes on arrays on a resolved backend; device_bytes: what a device must hold beside the images. Raises InputError."""
+    if backend == "cuda":
+        from protomer.cuda_arithmetic import CudaArithmetic
+
+        return CudaArithmetic(device_bytes)
+    from protomer.arithmetic import CPU
+
+    return CPU
+
+
+def is_from_cuda(error: BaseException) -> bool:
+    """Whether an error comes from CUDA itself (a device that fell off, or ran out of memory), and not from this program."""
+    return any(kind.__name__ in ("CudaAPIError", "CUDARuntimeError", "CUDADriverError", "CUBLASError") for kind in type(error).__mro__)

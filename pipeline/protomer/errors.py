@@ -68,6 +68,12 @@ class Stopped(ProtomerError):
     exit_code = 75
 
 
+class DeviceLost(ProtomerError):
+    """A CUDA device failed, or ran out of memory, in the middle of a run; --resume continues from its last checkpoint, if there was one."""
+
+    exit_code = 75
+
+
 class StorageError(ProtomerError):
     """The disk refused a write (full, or no permission); no half-written output was left."""
 

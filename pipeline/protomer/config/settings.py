@@ -143,7 +143,7 @@ class Job:
     """The declaration of a job: what it takes, and the module whose `run` and `plan` carry it out.
 
     ranks: runs under mpiexec. keeps_folder: writes a run folder; where False the module has `execute(inputs, settings, call)` instead.
-    passes_on: hands what stands after `--` to another program.
+    passes_on: hands what stands after `--` to another program. cuda: has work that a CUDA device can do.
     """
 
     name: str
@@ -155,6 +155,7 @@ class Job:
     ranks: bool = False
     keeps_folder: bool = True
     passes_on: bool = False
+    cuda: bool = False
 
     reserved: ClassVar[tuple[str, ...]] = ("output", "config", "set", "backend", "resume", "overwrite", "threads", "cache", "dry_run",
                                            "help", "settings", "job", "provenance", "resources")

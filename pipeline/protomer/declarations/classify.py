@@ -74,4 +74,5 @@ JOB = Job(
     settings=ClassifySettings,
     entry="protomer.jobs.classify",
     ranks=True,
+    cuda=True,
 )

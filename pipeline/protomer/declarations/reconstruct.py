@@ -45,4 +45,5 @@ JOB = Job(
     settings=ReconstructSettings,
     entry="protomer.jobs.reconstruct",
     ranks=True,
+    cuda=True,
 )

@@ -71,4 +71,5 @@ JOB = Job(
     settings=RefineSettings,
     entry="protomer.jobs.refine",
     ranks=True,
+    cuda=True,
 )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.imaging.images import Whitened
-from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
+from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.newton import UNBOUNDED, climb_poses, covariance_and_log_determinant
+from protomer_kernels.newton import UNBOUNDED, covariance_and_log_determinant
 from protomer_kernels.normal_equations import SUMS
 from protomer_kernels.posterior import distinct_modes, mode_weights, presence_log_odds
 from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions, shift_grid, super_fibonacci_grid
-from protomer_kernels.slices import extract_slices, transform_volume
+from protomer_kernels.slices import transform_volume
 
 Bounds = tuple[np.ndarray, np.ndarray]  # of climbs from starts (n, m): priors (n, m, 19), or (1, 19) for all, and extent (2,) (newton.py)
 IDENTITY = np.eye(3)[None]
@@ -54,13 +56,14 @@ class Reference:
     alike at low frequency: one of them is searched for, and all are climbed from there and told apart.
     """
 
-    volume_ft: np.ndarray  # (n, n, r + 1, 2) float32
+    volume_ft: Any  # (n, n, r + 1, 2) float32, where `arithmetic` computes
     plane: HalfPlane
     operators: np.ndarray  # (g, 3, 3)
     mates: np.ndarray  # (m, 3, 3), the identity alone where symmetry is not relaxed
     grid: np.ndarray  # (G, 3, 3) float64
-    slices: np.ndarray  # (G, 2, K) float32, K up to the grid's radius
+    slices: Any  # (G, 2, K) float32, K up to the grid's radius, likewise
     shifts_px: np.ndarray  # (S, 2)
+    arithmetic: Arithmetic = CPU
 
     @classmethod
     def prepare(
@@ -72,15 +75,15 @@ class Reference:
         search: Search,
         workers: int,
         mates: np.ndarray = IDENTITY,
+        arithmetic: Arithmetic = CPU,
     ) -> Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
-        volume_ft = transform_volume(volume, radius, workers=workers)
+        volume_ft = arithmetic.here(transform_volume(volume, radius, workers=workers))
         quaternions = super_fibonacci_grid(search.grid_rotations)
         grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike(operators, mates))])
-        length = plane.prefix(search.grid_radius)
-        slices = np.empty((len(grid), 2, length), np.float32)
-        extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices)
-        return cls(volume_ft, plane, operators, mates, grid, slices, shift_grid(search.shift_extent_px, search.shift_step_px))
+        slices = arithmetic.slices(volume_ft, grid, plane.arrays(plane.prefix(search.grid_radius)))
+        shifts_px = shift_grid(search.shift_extent_px, search.shift_step_px)
+        return cls(volume_ft, plane, operators, mates, grid, slices, shifts_px, arithmetic)
 
     @property
     def alike(self) -> np.ndarray:
@@ -134,10 +137,9 @@ def search_globally(batch: Whitened, reference: Reference, search: Search, threa
     plane, number = reference.plane, len(batch.data)
     length = reference.slices.shape[2]
     ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
-    scores, shifts = grid_scores(batch.data[:, :, :length], batch.amplitude[:, :length], reference.slices, ramps, threads)
-    best = best_rotations(scores, search.stages[0].keep)
+    best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, search.stages[0].keep, threads)
     rotation = reference.grid[best]
-    shift = reference.shifts_px[np.take_along_axis(shifts, best, axis=1)].astype(np.float64)
+    shift = reference.shifts_px[best_shift].astype(np.float64)
     present = np.ones((number, best.shape[1]), bool)
     sums = np.empty((number, 0, SUMS))
     for at, stage in enumerate(search.stages):
@@ -191,10 +193,10 @@ def climb_starts(
     radius, steps = reach
     plane, length = reference.plane, min(reference.plane.prefix(radius), batch.amplitude.shape[1])
     image, start = np.nonzero(present)
-    turned, moved, found = rotation[image, start], shift[image, start], np.empty((len(image), SUMS))
+    turned, moved = rotation[image, start], shift[image, start]
     priors, extent = bounds
     own = (priors if priors.ndim == 2 else np.ascontiguousarray(priors[image, start]), extent)
-    climb_poses(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, own, found)
+    found = reference.arithmetic.climb(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, own)
     rotation[image, start], shift[image, start] = turned, moved
     sums = np.zeros((*present.shape, SUMS))
     sums[image, start] = found

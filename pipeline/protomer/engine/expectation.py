@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, refine_modes, search_globally
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
@@ -23,9 +25,7 @@ from protomer.running.batches import Batch, Key
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
-from protomer_kernels.noise import residual_power
-from protomer_kernels.slices import extract_slices
+from protomer_kernels.insertion import fixed_point_scale
 
 __all__ = ["Context", "Expectation", "Model", "PoseTable", "at_heaviest_mode", "drawn", "expect", "insert_poses", "insertion_scale",
            "residual_sums"]
@@ -43,10 +43,10 @@ class Model:
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)
     origin_px: np.ndarray = field(default_factory=lambda: np.zeros(3))  # where references have their origin, from the box centre
 
-    def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int) -> Reference:
+    def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int, arithmetic: Arithmetic = CPU) -> Reference:
         """The map of a half and fold, to compare images with, its origin in the box centre."""
         volume = self.about_origin(self.maps[key], plane)
-        return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, threads, self.mates)
+        return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, threads, self.mates, arithmetic)
 
     def about_origin(self, volume: np.ndarray, plane: HalfPlane) -> np.ndarray:
         """A map of the images' field of view with the origin of references moved to the box centre."""
@@ -95,11 +95,11 @@ def expect(
 ) -> Expectation:
     """Align the batches `numbers` of this rank to the maps of all classes, and insert them. All models share noise and radius."""
     plane, shells, groups = store.plane, models[0].noise.shape[1], len(models[0].noise)
-    length = plane.prefix(usable_radius(particles, models[0].insertion_radius))
+    arithmetic, length = context.arithmetic, plane.prefix(usable_radius(particles, models[0].insertion_radius))
     weights = models[0].root_weight(plane, length)
     found: list[list[PoseTable]] = [[] for _ in models]
     posteriors, unknowns, grey, residuals = [np.zeros((0, len(models)))], [np.zeros(0)], [np.zeros((0, 2))], []
-    accumulators: list[dict[Key, np.ndarray]] = [{} for _ in models]
+    accumulators: list[dict[Key, Any]] = [{} for _ in models]
     references: list[Reference] = []
     power = np.zeros(0)
     current: Key | None = None
@@ -107,22 +107,23 @@ def expect(
         key, rows = batches[number].key, batches[number].rows
         if key != current:
             current = key
-            references = _references(models, key, plane, search, context.threads)
+            references = _references(models, key, plane, search, context)
             if context.hypotheses.structures is not None:
                 power = projected_power(references, context.hypotheses.structures, search.final_radius)
             for of_class in accumulators:
-                of_class[key] = empty_accumulator(models[0].insertion_radius)
-        transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A)
-        batch = whiten(crops, transfer, weights[particles.optics[rows]])
+                of_class[key] = arithmetic.empty_accumulator(models[0].insertion_radius)
+        transfer = contrast_transfer(particles, rows, plane, length, context.pixel_size_A, arithmetic)
+        batch = whiten(crops, transfer, weights[particles.optics[rows]], arithmetic)
         aligned = _align_to_all(batch, references, search, pose_tables, rows, key[0], context)
-        unknown = np.zeros(len(rows)) if context.hypotheses.structures is None else unknown_log_odds(batch, power, plane)
+        unknown = np.zeros(len(rows)) if context.hypotheses.structures is None else unknown_log_odds(batch, power, plane, arithmetic)
         posterior = context.hypotheses.posterior([poses for poses, _, _ in aligned], rows, unknown)
         counted, explained = context.hypotheses.counted(posterior), _among_classes(posterior)
         sums = np.zeros((len(rows), 3, shells))
         for k, (poses, compared, seen) in enumerate(aligned):
             shown = _as_counted(poses, rows, context)
             here = replace(shown, weight=shown.weight * counted[:, k, None])
-            insert_poses(batch, here, plane, models[k].operators, context.scale, context.threads, accumulators[k][key])
+            insert_poses(batch, here, plane, models[k].operators, context.scale, context.threads, accumulators[k][key],
+                         arithmetic=arithmetic)
             sums += explained[:, k, None, None] * residual_sums(compared, seen, references[k], shells)
             found[k].append(PoseTable.of(shown))
         residuals.append(by_group(sums, particles.optics[rows], groups))
@@ -131,17 +132,18 @@ def expect(
         posteriors.append(posterior)
         context.advance(len(rows))
     poses_of = tuple(PoseTable.joined(of_class, table) for of_class, table in zip(found, pose_tables, strict=True))
+    totals = tuple({key: arithmetic.on_host(sums) for key, sums in of_class.items()} for of_class in accumulators)
     residual = np.array(residuals).reshape(-1, groups, 3, shells)
-    return Expectation(poses_of, np.concatenate(posteriors), np.concatenate(unknowns), np.concatenate(grey), residual, tuple(accumulators),
-                       context.scale)
+    posterior, unknown, powers = (np.concatenate(column) for column in (posteriors, unknowns, grey))
+    return Expectation(poses_of, posterior, unknown, powers, residual, totals, context.scale)
 
 
-def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, threads: int) -> list[Reference]:
+def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, context: Context) -> list[Reference]:
     """The reference of each class for a half and fold; classes that have the very same map share one."""
     made: dict[int, Reference] = {}
     for model in models:
         if id(model.maps[key]) not in made:
-            made[id(model.maps[key])] = model.reference(key, plane, search, threads)
+            made[id(model.maps[key])] = model.reference(key, plane, search, context.threads, context.arithmetic)
     return [made[id(model.maps[key])] for model in models]
 
 
@@ -162,7 +164,7 @@ class Context:
     """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, threads, a call per
     batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
     posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
-    looked for near given ones only; is_first: for the first time."""
+    looked for near given ones only; is_first: for the first time. arithmetic: what computes on arrays."""
 
     search_again: np.ndarray
     scale: float
@@ -174,6 +176,7 @@ class Context:
     draw: np.ndarray | None = None
     local: Local | None = None
     is_first: bool = False
+    arithmetic: Arithmetic = CPU
 
 
 Aligned = tuple[Poses, Whitened, Poses]
@@ -252,8 +255,9 @@ def insert_poses(
     operators: np.ndarray,
     scale: float,
     threads: int,
-    out: np.ndarray,
+    out: Any,
     translations_px: np.ndarray | None = None,
+    arithmetic: Arithmetic = CPU,
 ) -> None:
     """Insert every image at its modes by posterior weight, under every operator x -> g x + t (operator_sets.py, eq. 1; unset: t = 0)."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
@@ -263,19 +267,16 @@ def insert_poses(
     for operator, move_px in zip(operators, moves_px, strict=True):
         turned = np.ascontiguousarray(operator @ rotations)
         at = (image, turned, poses.shift_px[image, mode] + (move_px @ turned)[:, :2], poses.weight[image, mode])
-        insert_slices(at, batch.arrays, plane.arrays(length), scale, threads, out)
+        arithmetic.insert(at, batch.arrays, plane.arrays(length), scale, threads, out)
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, shells: int) -> np.ndarray:
     """Sums by image and shell of what residual_power gives at the heaviest mode: (n, 3, shells)."""
     plane, length = reference.plane, batch.amplitude.shape[1]
-    slices = np.empty_like(batch.data)
-    rotations = batch.magnified(poses.rotation[:, 0], np.arange(len(batch.data))).astype(np.float32)
-    extract_slices(reference.volume_ft, rotations, plane.kx[:length], plane.ky[:length], slices)
-    each = np.empty((len(batch.data), 3, shells))
-    shift = np.ascontiguousarray(poses.shift_px[:, 0])
-    residual_power(slices, shift, batch.arrays, plane.arrays(length), plane.shell[:length], each)
-    return each
+    rotations = batch.magnified(poses.rotation[:, 0], np.arange(len(batch.data)))
+    waves, shift = plane.arrays(length), np.ascontiguousarray(poses.shift_px[:, 0])
+    views = reference.arithmetic.slices(reference.volume_ft, rotations, waves)
+    return reference.arithmetic.residual_power(views, shift, batch.arrays, waves, plane.shell[:length], shells)
 
 
 def by_group(each: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:

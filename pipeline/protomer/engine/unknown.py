@@ -18,11 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import Reference
 from protomer.imaging.images import Whitened
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.rotations import matrices_from_quaternions, super_fibonacci_grid
-from protomer_kernels.slices import extract_slices
 
 VIEWS = 64
 FIRST_SHELL = 1  # the mean of an image is no signal
@@ -36,22 +36,23 @@ def projected_power(references: Sequence[Reference], share: np.ndarray, radius: 
     length, power = plane.prefix(radius), np.zeros(radius + 1)
     shell = plane.shell[:length]
     counts = np.maximum(np.bincount(shell, minlength=radius + 1), 1)
-    slices = np.empty((VIEWS, 2, length), np.float32)
     for n in chosen:
-        extract_slices(references[n].volume_ft, views, plane.kx[:length], plane.ky[:length], slices)
+        arithmetic = references[n].arithmetic
+        slices = arithmetic.on_host(arithmetic.slices(references[n].volume_ft, views, plane.arrays(length)))
         power += share[n] / share[chosen].sum() * np.bincount(shell, (slices.astype(np.float64) ** 2).mean(axis=0).sum(axis=0),
                                                               minlength=radius + 1) / counts
     return power
 
 
-def unknown_log_odds(batch: Whitened, power: np.ndarray, plane: HalfPlane) -> np.ndarray:
+def unknown_log_odds(batch: Whitened, power: np.ndarray, plane: HalfPlane, arithmetic: Arithmetic = CPU) -> np.ndarray:
     """log Z_u (n,) of eq. (2), over the shells that `power` has."""
     length = min(plane.prefix(len(power) - 1), batch.amplitude.shape[1])
     begin = plane.prefix(FIRST_SHELL - 1)
     part = slice(begin, length)
     multiplicity, of_shell = plane.multiplicity[part].astype(np.float64), power[plane.shell[part]]
-    gain = batch.amplitude[:, part].astype(np.float64) ** 2 * (of_shell / multiplicity)
-    observed = (batch.data[:, :, part].astype(np.float64) ** 2).sum(axis=1)
+    data, amplitude = arithmetic.on_host(batch.data[:, :, part]), arithmetic.on_host(batch.amplitude[:, part])
+    gain = amplitude.astype(np.float64) ** 2 * (of_shell / multiplicity)
+    observed = (data.astype(np.float64) ** 2).sum(axis=1)
     return np.asarray((observed * gain / (1.0 + gain) - multiplicity * np.log1p(gain)).sum(axis=1))
 
 

@@ -15,16 +15,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.imaging.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
 from protomer.imaging.image_cache import ImageCache
 from protomer.tables.image_uids import image_uids
 from protomer.tables.particles import Particles
-from protomer_kernels.ctf import CtfParameters, ctf_values
+from protomer_kernels.ctf import CtfParameters
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.slices import extract_slices
 
@@ -173,20 +175,20 @@ def _distinct(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Whitened:
-    """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py); and
-    the images' magnifications (n, 2, 2) float64, None where all are the identity."""
+    """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py), where
+    an arithmetic computes; and the images' magnifications (n, 2, 2) float64, None where all are the identity."""
 
-    data: np.ndarray
-    amplitude: np.ndarray
+    data: Any
+    amplitude: Any
     magnification: np.ndarray | None = None
 
     @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self) -> tuple[Any, Any]:
         """Data and amplitude, as kernels take them to which rotations come magnified."""
         return self.data, self.amplitude
 
     @property
-    def climbable(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def climbable(self) -> tuple[Any, Any, np.ndarray]:
         """Data, amplitude and magnification, as the climb takes them, which turns rotations itself."""
         given = self.magnification
         return self.data, self.amplitude, np.tile(np.eye(2), (len(self.data), 1, 1)) if given is None else given
@@ -210,6 +212,10 @@ class Whitened:
         image = self.amplitude * (slices[:, 0] + 1j * slices[:, 1]) * np.exp(2j * np.pi * turns)
         return np.stack([image.real, image.imag], axis=1).astype(np.float32)
 
+    def on(self, arithmetic: Arithmetic) -> Whitened:
+        """The batch where an arithmetic computes."""
+        return Whitened(arithmetic.here(self.data), arithmetic.here(self.amplitude), self.magnification)
+
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""
         return Whitened(self.data[rows], self.amplitude[rows], None if self.magnification is None else self.magnification[rows])
@@ -217,13 +223,14 @@ class Whitened:
 
 @dataclass(frozen=True)
 class Transfer:
-    """CTF times per-particle scale (n, K) float32 of a batch, and the images' magnifications as in Whitened."""
+    """CTF times per-particle scale (n, K) float32 of a batch, where an arithmetic computes, and magnifications as in Whitened."""
 
-    values: np.ndarray
+    values: Any
     magnification: np.ndarray | None = None
 
 
-def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float) -> Transfer:
+def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float,
+                      arithmetic: Arithmetic = CPU) -> Transfer:
     """The CTF of a batch with its even aberrations and magnification, times per-particle scale, at the first `length` coefficients."""
     group = particles.at("optics", rows)
     voltage, aberration, contrast = (
@@ -239,14 +246,15 @@ def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, 
         magnification=magnification_of(particles.optics_groups, group),
         **column,
     )
-    out = np.empty((len(rows), length), np.float32)
     added = even_turns(particles, rows, plane, length)
-    ctf_values(parameters, plane.kx[:length], plane.ky[:length], 1.0 / (plane.box * pixel_size_A), out, added)
-    return Transfer(out * particles.at("scale", rows).astype(np.float32)[:, None], parameters.magnification)
+    values = arithmetic.ctf(parameters, plane.arrays(length), 1.0 / (plane.box * pixel_size_A), added)
+    return Transfer(values * arithmetic.here(particles.at("scale", rows).astype(np.float32)[:, None]), parameters.magnification)
 
 
-def whiten(crops: np.ndarray, transfer: Transfer, root_weight: np.ndarray) -> Whitened:
+def whiten(crops: np.ndarray, transfer: Transfer, root_weight: np.ndarray, arithmetic: Arithmetic = CPU) -> Whitened:
     """crops (n, >= K) complex64, transfer of K coefficients, root_weight (n, K) float32 = sqrt(m) / sigma."""
     length = transfer.values.shape[1]
-    scaled = crops[:, :length] * root_weight
-    return Whitened(np.stack([scaled.real, scaled.imag], axis=1), transfer.values * root_weight, transfer.magnification)
+    weight, data = arithmetic.here(root_weight), arithmetic.empty((len(crops), 2, length))
+    scaled = arithmetic.kept_here(crops)[:, :length] * weight
+    data[:, 0], data[:, 1] = scaled.real, scaled.imag
+    return Whitened(data, transfer.values * weight, transfer.magnification)

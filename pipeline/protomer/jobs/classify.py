@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.backend import arithmetic_of
 from protomer.classes.checkpoint import resumed, until_settled, votes_of
 from protomer.classes.classification import Classes, Mixture
 from protomer.classes.first_images import first_images, handed_on
@@ -115,6 +116,7 @@ def prepare(particles: Particles, number: int, settings: ClassifySettings, job: 
         check_stop=job.check_stop,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
+        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 
@@ -213,4 +215,5 @@ def plan(inputs: Inputs, settings: ClassifySettings, ranks: int, threads: int) -
     coefficients = len(HalfPlane(box, largest_radius(box)))
     return Plan(most, number * 40 * box**3 + 2000 * len(particles),
                 15 + number * len(particles) * coefficients * SECONDS_PER_COEFFICIENT / (ranks * threads),
-                (f"{number} classes in a box of {box}: a smaller box takes less memory by its cube",))
+                (f"{number} classes in a box of {box}: a smaller box takes less memory by its cube",),
+                device_bytes=max(work.device_bytes for work in works))

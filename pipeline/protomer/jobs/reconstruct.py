@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.backend import arithmetic_of
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.engine.expectation import PoseTable
 from protomer.errors import InputError
@@ -112,6 +113,7 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,
+        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 
@@ -201,4 +203,5 @@ def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int
         40 * box**3,
         10 + coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
         scratch_bytes=max(work.image_bytes for work in works),
+        device_bytes=max(work.device_bytes for work in works),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.backend import arithmetic_of
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.confidence import Confidence
@@ -125,6 +126,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         mates,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
+        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 

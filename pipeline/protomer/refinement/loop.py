@@ -34,7 +34,6 @@ from protomer.randomness import uniform
 from protomer.refinement.setup import MASK_FRACTION, Setup, State, at_scales
 from protomer.running.batches import Key
 from protomer.symmetry.relaxation import frame_of_second_half, turned_half, turned_map
-from protomer_kernels.insertion import empty_accumulator
 from protomer_kernels.noise import power_by_shell
 
 AGREEMENTS, AGREEMENTS_IF_CERTAIN = 2, 1  # searches that must find a pose again before it only climbs
@@ -145,7 +144,7 @@ def _context(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> C
     again = np.stack([_search_again(setup, state) for state in states])
     scale = insertion_scale(setup.largest, setup.particles, first.model)
     draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and first.band.iteration == 0 else None
-    how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0
+    how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0, setup.arithmetic
     return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
 
 
@@ -231,7 +230,7 @@ def reconstruct_halves(
     operators (g, 3, 3), each followed by a translation (g, 3) where these are given.
     """
     translations_px = None if translations_A is None else translations_A / setup.pixel_size_A
-    plane, box = setup.store.plane, setup.store.plane.box
+    plane, box, arithmetic = setup.store.plane, setup.store.plane.box, setup.arithmetic
     keys: list[Key] = [(0, 0), (1, 0)]
     model = Model({}, noise, operators, plane.radius)
     scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
@@ -241,13 +240,14 @@ def reconstruct_halves(
         for number, crops in setup.store.stream(setup.numbers):
             rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
             if key not in accumulators:
-                accumulators[key] = empty_accumulator(plane.radius)
-            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-            batch = whiten(crops, transfer, weights[setup.particles.optics[rows]])
-            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px)
+                accumulators[key] = arithmetic.empty_accumulator(plane.radius)
+            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A, arithmetic)
+            batch = whiten(crops, transfer, weights[setup.particles.optics[rows]], arithmetic)
+            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px, arithmetic)
             line.advance(len(rows))
             setup.check_stop()
-    totals = add_up_ranks(accumulators, keys, plane.radius, setup.team)
+    on_host = {key: arithmetic.on_host(sums) for key, sums in accumulators.items()}
+    totals = add_up_ranks(on_host, keys, plane.radius, setup.team)
     half_maps = Halves(*(unregularised(Sums.of(totals[key], scale), box, plane.radius + 1, setup.threads) for key in keys))
     together = totals.pop(keys[0])
     together += totals.pop(keys[1])

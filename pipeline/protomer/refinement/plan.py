@@ -54,4 +54,5 @@ def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> 
             f"memory is for a map that resolves to the pixel size; half of that resolution would take {half / 1e9:.2f} GB",
         ),
         scratch_bytes=most.image_bytes,
+        device_bytes=most.device_bytes,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.local_alignment import Local
@@ -73,6 +74,7 @@ class Setup:
     local: Local | None = None
     alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
     particle_scale: bool = False  # whether each particle's grey scale is refined
+    arithmetic: Arithmetic = CPU  # of E-steps and insertion
     non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
 
     @property

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from protomer import __version__
-from protomer.backend import resolve_backend
+from protomer.backend import is_from_cuda, resolve_backend
 from protomer.config.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.config.settings import Job, JobSettings
-from protomer.errors import InputError, ProtomerError, Stopped
+from protomer.errors import DeviceLost, InputError, ProtomerError, Stopped
 from protomer.running.checkpoints import CHECKPOINT_NAME, Checkpoint
 from protomer.running.devices import bind_device
 from protomer.running.events import LOG_NAME, Attempt, Events, attempts_in, plain_json, read_events
@@ -44,7 +44,8 @@ __all__ = ["Inputs", "JobRun", "Plan", "RunOptions", "plan_job", "run_job"]
 class Plan:
     """What a run is expected to take, for --dry-run and batch systems: bytes of memory per rank, bytes on disk, seconds; notes in words.
 
-    scratch_bytes: of a rank's memory, what goes to the node's own disk where memory is short.
+    scratch_bytes: of a rank's memory, what goes to the node's own disk where memory is short. device_bytes: what --backend cuda takes of
+    each rank's GPU beside images, which stay there as far as there is room.
     """
 
     memory_bytes: int
@@ -52,12 +53,15 @@ class Plan:
     seconds: float
     notes: tuple[str, ...] = ()
     scratch_bytes: int = 0
+    device_bytes: int = 0
 
     def describe(self, job_name: str, ranks: int, threads: int) -> str:
         """The plan as a person reads it."""
         lines = [f"{job_name} on {ranks} rank(s) of {threads} thread(s) would take about",
                  f"  memory  {self.memory_bytes / 1e9:.2f} GB on each rank", f"  disk    {self.disk_bytes / 1e9:.3f} GB",
                  f"  time    {describe_seconds(self.seconds)}", *(f"  note    {note}" for note in self.notes)]
+        if self.device_bytes:
+            lines.insert(2, f"  GPU     {self.device_bytes / 1e9:.2f} GB with --backend cuda, and images as far as they fit")
         if self.scratch_bytes:
             lines.insert(2, f"  scratch {self.scratch_bytes / 1e9:.2f} GB of it on the node's disk of each rank, where memory is short")
         return "\n".join(lines)
@@ -170,7 +174,7 @@ def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
     if ranks > 1 and not job.ranks:
         raise InputError(f"{job.name} was started on {ranks} ranks", "one process: this job does not share its work",
                          f"start it without mpiexec: protomer {job.name} ...")
-    return resolve_backend(backend)
+    return resolve_backend(backend, job.cuda)
 
 
 def _device_of(backend: str) -> dict[str, str | None]:
@@ -225,6 +229,9 @@ def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: 
         raise
     except BaseException as error:
         _log_failure(run, error)
+        if run.backend == "cuda" and is_from_cuda(error):
+            raise DeviceLost(f"CUDA failed: {error}\n  what to do: look at the device (nvidia-smi); the same command with --resume, on "
+                             "this device or another of its kind, goes on from the last checkpoint") from error
         raise
 
 

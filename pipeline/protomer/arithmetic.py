@@ -1,0 +1,86 @@
+"""What an E-step computes on arrays, where the CPU does it. `cuda_arithmetic.CudaArithmetic` does the same on a device.
+
+Batches, volumes, slices and accumulators live where they are computed on (`here` brings them, `on_host` fetches them); poses, sums and
+scores that leave a method are NumPy arrays, in float64, on either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from protomer_kernels import insertion, newton, noise, slices
+from protomer_kernels.ctf import CtfParameters, ctf_values
+from protomer_kernels.grid_scores import best_rotations, grid_scores
+from protomer_kernels.normal_equations import SUMS
+
+Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
+Images = tuple[Any, Any]  # whitened data (n, 2, K) and amplitude (n, K), float32, where they are computed on
+
+
+class Arithmetic:
+    """On the CPU, by kernels that share its threads."""
+
+    backend = "cpu"
+
+    def here(self, array: np.ndarray) -> Any:
+        """The array where it is computed on."""
+        return array
+
+    def kept_here(self, array: np.ndarray) -> Any:
+        """The same, for an array that stays as it is and will be asked for again."""
+        return array
+
+    def on_host(self, array: Any) -> np.ndarray:
+        """The array as one of NumPy."""
+        return np.asarray(array)
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array that holds anything."""
+        return np.empty(shape, np.float32)
+
+    def ctf(self, parameters: CtfParameters, waves: Waves, cycle_per_A: float, added: tuple[np.ndarray, np.ndarray] | None) -> Any:
+        """CTFs (n, K) of n images: protomer_kernels.ctf.ctf_values."""
+        out = np.empty((len(np.atleast_1d(parameters.defocus_u_A)), len(waves[0])), np.float32)
+        ctf_values(parameters, waves[0], waves[1], cycle_per_A, out, added)
+        return out
+
+    def slices(self, volume_ft: Any, rotations: np.ndarray, waves: Waves) -> Any:
+        """Slices (S, 2, K) of a transform at rotations (S, 3, 3)."""
+        out = np.empty((len(rotations), 2, len(waves[0])), np.float32)
+        slices.extract_slices(volume_ft, rotations.astype(np.float32), waves[0], waves[1], out)
+        return out
+
+    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `keep` best of G slices (G, 2, K) for each image, and its best shift at each: columns (n, keep), shifts (n, keep); K as in
+        the slices, shifts as in ramps (S, K)."""
+        length = views.shape[2]
+        scores, shifts = grid_scores(images[0][:, :, :length], images[1][:, :length], views, ramps, threads)
+        best = best_rotations(scores, keep)
+        return best, np.take_along_axis(shifts, best, axis=1)
+
+    def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
+              steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Climb from S starts (rotations and shifts are changed in place), as newton.climb_poses; the 21 sums at their ends (S, 21)."""
+        sums = np.empty((len(starts[0]), SUMS))
+        newton.climb_poses(volume_ft, starts, batch, waves, steps, bounds, sums)
+        return sums
+
+    def empty_accumulator(self, radius: int) -> Any:
+        """An accumulator of zeros (protomer_kernels.insertion)."""
+        return insertion.empty_accumulator(radius)
+
+    def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
+               threads: int, accumulator: Any) -> None:
+        """Insert slices of images: row of the image, rotation, shift (px) and weight of each, as insertion.insert_slices."""
+        insertion.insert_slices(poses, images, waves, scale, threads, accumulator)
+
+    def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
+        """Residual, shared and model power of each image by shell (n, 3, shells), as noise.residual_power."""
+        out = np.empty((len(views), 3, shells))
+        noise.residual_power(views, shifts_px, images, waves, shell, out)
+        return out
+
+
+CPU = Arithmetic()

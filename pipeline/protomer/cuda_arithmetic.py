@@ -1,0 +1,180 @@
+"""What an E-step computes on arrays, on a CUDA device: the methods of arithmetic.Arithmetic by protomer_kernels.cuda and CuPy.
+
+In Numba's simulator (NUMBA_ENABLE_CUDASIM=1) NumPy stands in for CuPy, so that all of it is tested without a device. What leaves the
+device is 21 sums for each start, the rotations that a search keeps, powers by shell, and accumulators once for each half and fold.
+
+Crops that stay the same from one iteration to the next stay on the device, as far as its memory goes; others come anew each time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+from protomer.arithmetic import Arithmetic, Images, Waves
+from protomer.errors import InputError
+from protomer_kernels.ctf import CtfParameters, ctf_coefficients
+from protomer_kernels.cuda import TILE_BYTES, ctf, grid_scores, insertion, newton, noise, slices
+from protomer_kernels.insertion import accumulator_shape
+from protomer_kernels.normal_equations import SUMS
+
+MOST = 0.9  # of the free memory that may be used: libraries take some of it
+
+
+def array_module() -> ModuleType:
+    """CuPy; NumPy in Numba's simulator."""
+    if config.ENABLE_CUDASIM:
+        return np
+    import cupy
+
+    return cupy  # type: ignore[no-any-return]
+
+
+def free_bytes() -> int:
+    """The device's memory that nobody uses; in the simulator, what a device of 2 GB might have."""
+    if config.ENABLE_CUDASIM:
+        return 2**31
+    import cupy
+
+    return int(cupy.cuda.runtime.memGetInfo()[0])
+
+
+def seen_by_kernels(item: Any) -> Any:
+    """CuPy's arrays, in tuples of any depth, as Numba's kernels take them, without a copy; all else as it is."""
+    if isinstance(item, tuple):
+        return tuple(map(seen_by_kernels, item))
+    return cuda.as_cuda_array(item, sync=False) if hasattr(item, "__cuda_array_interface__") else item
+
+
+class CudaArithmetic(Arithmetic):
+    """On the current CUDA device. needed_bytes: of its memory, for all but crops that stay there.
+
+    Raises InputError where the device has not that much free.
+    """
+
+    backend = "cuda"
+
+    def __init__(self, needed_bytes: int = 0) -> None:
+        self._xp, free = array_module(), free_bytes()
+        self._room = int(MOST * free) - needed_bytes
+        if self._room < 0:
+            raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed_bytes / MOST / 1e9:.2f} GB for this run",
+                             "take a larger device, end what else runs on it, give `box` a smaller value, or give --backend cpu")
+        self._kept: dict[int, tuple[weakref.ref[np.ndarray], Any]] = {}
+        self._waves: dict[tuple[int, int], tuple[Any, Any, int]] = {}
+        self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
+
+    def here(self, array: np.ndarray) -> Any:
+        """On the device, in the array's own type."""
+        return self._xp.asarray(array)
+
+    def kept_here(self, array: np.ndarray) -> Any:
+        """On the device, where it stays as long as the host's array lives and there is room."""
+        known = self._kept.get(id(array))
+        if known is not None and known[0]() is array:
+            return known[1]
+        for number in [number for number, (host, _) in self._kept.items() if host() is None]:
+            self._room += self._kept.pop(number)[1].nbytes
+        copy = self.here(array)
+        if array.nbytes <= self._room:
+            self._room -= array.nbytes
+            self._kept[id(array)] = weakref.ref(array), copy
+        return copy
+
+    def on_host(self, array: Any) -> np.ndarray:
+        """As an array of NumPy."""
+        return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array on the device that holds anything."""
+        return self._xp.empty(shape, np.float32)
+
+    def ctf(self, parameters: CtfParameters, waves: Waves, cycle_per_A: float, added: tuple[np.ndarray, np.ndarray] | None) -> Any:
+        """As Arithmetic.ctf."""
+        quadratic, smooth = ctf_coefficients(parameters, cycle_per_A)
+        turns, row = (np.zeros((1, len(waves[0])), np.float32), np.zeros(len(quadratic), np.int64)) if added is None else added
+        kx, ky = (self.here(np.rint(k).astype(np.int64)) for k in waves[:2])
+        out = self.empty((len(quadratic), len(waves[0])))
+        added_here = self.here(turns), self.here(row.astype(np.int64))
+        ctf.ctf_values(*seen_by_kernels(((self.here(quadratic), self.here(smooth)), kx, ky, added_here, out)))
+        return out
+
+    def slices(self, volume_ft: Any, rotations: np.ndarray, waves: Waves) -> Any:
+        """As Arithmetic.slices."""
+        kx, ky, _ = self._waves_here(waves)
+        out = self.empty((len(rotations), 2, len(waves[0])))
+        slices.extract_slices(*seen_by_kernels((volume_ft, self._floats(rotations), kx, ky, out)))
+        return out
+
+    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """As Arithmetic.best_of_grid: eq. (1) of protomer_kernels/grid_scores.py, its products by cuBLAS."""
+        xp, (rotations, _, length) = self._xp, views.shape
+        data, amplitude = images[0][:, :, :length], images[1][:, :length]
+        number, shift_number = len(data), len(ramps)
+        moved = (amplitude * (data[:, 0] + np.complex64(1j) * data[:, 1]))[:, None] * self.here(ramps)[None]
+        left = xp.concatenate([moved.real, moved.imag], axis=2).reshape(number * shift_number, 2 * length)
+        half_square = np.float32(0.5) * amplitude * amplitude
+        scores, shifts = self.empty((number, rotations)), xp.empty((number, rotations), np.int16)
+        tile = max(grid_scores.THREADS, TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
+        for first in range(0, rotations, tile):
+            part = views[first : first + tile]
+            power = half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T
+            cross = left @ part.reshape(len(part), 2 * length).T
+            of_tile = xp.ascontiguousarray(cross), xp.ascontiguousarray(power), shift_number, first, scores, shifts
+            grid_scores.best_shift(*seen_by_kernels(of_tile))
+        keep = min(keep, rotations)
+        columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
+        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
+        return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+
+    def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
+              steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """As Arithmetic.climb."""
+        image, rotations, shifts_px = starts
+        if len(image) == 0:
+            return np.empty((0, SUMS))
+        turned, moved, sums = self._floats(rotations), self._floats(shifts_px), self.empty((len(image), SUMS))
+        climbable = (batch[0], batch[1], self._floats(batch[2]))
+        limits = self._floats(bounds[0]), self._floats(bounds[1])
+        at = self.here(np.ascontiguousarray(image, np.int64)), turned, moved
+        newton.climb_poses(*seen_by_kernels((volume_ft, at, climbable, self._waves_here(waves), steps, limits, sums)))
+        rotations[...], shifts_px[...] = self.on_host(turned), self.on_host(moved)
+        return self.on_host(sums).astype(np.float64)
+
+    def empty_accumulator(self, radius: int) -> Any:
+        """As Arithmetic.empty_accumulator."""
+        return self._xp.zeros(accumulator_shape(radius), np.int64)
+
+    def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
+               threads: int, accumulator: Any) -> None:
+        """As Arithmetic.insert."""
+        image, rotations, shifts_px, weights = poses
+        if len(image):
+            at = self.here(np.ascontiguousarray(image, np.int64)), *map(self._floats, (rotations, shifts_px, weights))
+            insertion.insert_slices(*seen_by_kernels((at, images, self._waves_here(waves), scale, accumulator)))
+
+    def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
+        """As Arithmetic.residual_power."""
+        key = len(shell), shells
+        if key not in self._members:
+            order, first = noise.members_of_shells(shell, shells)
+            self._members[key] = self.here(order), self.here(first)
+        out = self.empty((len(views), 3, shells))
+        given = views, self._floats(shifts_px), images, self._waves_here(waves), self._members[key], out
+        noise.residual_power(*seen_by_kernels(given))
+        return self.on_host(out).astype(np.float64)
+
+    def _floats(self, array: np.ndarray) -> Any:
+        """A float32 copy on the device."""
+        return self._xp.array(array, np.float32)
+
+    def _waves_here(self, waves: Waves) -> tuple[Any, Any, int]:
+        """kx and ky on the device; rings of one box come in one order, so that their number tells them."""
+        key = waves[2], len(waves[0])
+        if key not in self._waves:
+            self._waves[key] = self.here(waves[0]), self.here(waves[1]), waves[2]
+        return self._waves[key]

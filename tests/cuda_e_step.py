@@ -1,0 +1,71 @@
+"""One E-step on a small set of images, on the CPU or (as a script: BACKEND FOLDER) on CUDA in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import config
+
+from protomer.arithmetic import CPU, Arithmetic
+from protomer.engine.alignment import Search, Stage
+from protomer.engine.expectation import Context, Expectation, Model, expect, insertion_scale
+from protomer.engine.hypotheses import Hypotheses
+from protomer.engine.pose_table import PoseTable
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.setup import Setup
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer_kernels.rotations import matrices_from_quaternions
+from reconstructions import as_particles, setup_of
+from simulated import chain_dataset
+
+BOX, PIXEL_A, NUMBER = 20, 7.0, 6
+SEARCH = Search(4, 60, 1.0, 1.0, (Stage(3, 4, 3), Stage(2, 6, 3)), 7, 4)
+
+
+def prepared(folder: Path, arithmetic: Arithmetic) -> tuple[Setup, Model, PoseTable]:
+    """Images with the true map, what computes on them, and their true poses."""
+    data = chain_dataset(NUMBER, BOX, PIXEL_A, 0.5, max_shift_A=7.0)
+    particles = as_particles(data, folder)
+    setup = setup_of(particles, OperatorSet.identity())
+    noise, largest = survey_images(setup, 1)
+    model = Model({key: data.volume.data for key in setup.keys}, noise, np.eye(3)[None], 7)
+    truth = PoseTable.empty(NUMBER)
+    truth.rotation[:, 0], truth.weight[:, 0] = particles.rotation, 1.0
+    truth.shift_px[:, 0] = particles.shift_A / PIXEL_A
+    return replace(setup, largest=largest, shift_extent_px=1.0, arithmetic=arithmetic), model, truth
+
+
+def e_step(setup: Setup, model: Model, poses: PoseTable, again: np.ndarray) -> Expectation:
+    """Those of `again` (N,) are searched globally, the others climb from the poses."""
+    scale = insertion_scale(setup.largest, setup.particles, model)
+    context = Context(again[None], scale, PIXEL_A, 1, lambda number: None, Hypotheses.of_one(True), arithmetic=setup.arithmetic)
+    return expect(setup.batches, setup.numbers, setup.store, setup.particles, [model], SEARCH, [poses], context)
+
+
+def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
+    """What an E-step with global and local searches gives, the same again, and the maps of a reconstruction."""
+    setup, model, truth = prepared(folder, arithmetic)
+    share = e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)
+    again = share if config.ENABLE_CUDASIM else e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)  # one thread after the other there
+    half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
+    poses = share.poses[0]
+    same = all(np.array_equal(sums, again.accumulators[0][key]) for key, sums in share.accumulators[0].items())
+    return {"rotation": matrices_from_quaternions(poses.rotation[:, 0]), "shift_px": poses.shift_px[:, 0], "weight": poses.weight,
+            "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
+            "accumulator": np.concatenate([share.accumulators[0][key].ravel() for key in sorted(share.accumulators[0])]),
+            "scale": share.scale, "together": together, "half_a": half_maps.a, "is_repeatable": same,
+            "posterior": share.posterior, "grey": share.grey}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cuda":
+        from protomer.cuda_arithmetic import CudaArithmetic
+
+        computing: Arithmetic = CudaArithmetic()
+    else:
+        computing = CPU
+    np.savez(Path(sys.argv[2]) / "found.npz", **found(Path(sys.argv[2]), computing))

@@ -1,0 +1,81 @@
+"""An E-step and a reconstruction on CUDA give what the CPU gives: in Numba's simulator, and on a device where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import cuda
+
+from cuda_e_step import BOX, PIXEL_A, found
+from kernel_oracles import degrees_between
+from protomer.arithmetic import CPU
+from protomer.formats.hdf5 import write_particles
+from protomer.formats.mrc import read_volume
+from reconstructions import as_particles
+from refinement_runs import PROJECT, environment, protomer
+from simulated import chain_dataset
+
+Results = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What the CPU gives."""
+    return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
+
+
+@pytest.fixture(scope="module", params=["simulator", "device"])
+def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What CUDA gives, in a process of its own."""
+    if request.param == "device" and not cuda.is_available():
+        pytest.skip("no CUDA device is at hand")
+    folder = tmp_path_factory.mktemp(request.param)
+    surroundings = environment() | {"NUMBA_ENABLE_CUDASIM": "1" if request.param == "simulator" else "0"}
+    done = subprocess.run([sys.executable, str(PROJECT / "tests/cuda_e_step.py"), "cuda", str(folder)], env=surroundings,
+                          capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "found.npz") as file:
+        return dict(file)
+
+
+def test_poses_and_weights_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    assert degrees_between(on_cuda["rotation"], on_cpu["rotation"]).max() < 1e-3
+    for name, tolerance in (("shift_px", 1e-4), ("weight", 1e-4), ("posterior", 1e-4), ("log_likelihood", 1e-2), ("covariance", 1e-5)):
+        np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=tolerance)
+
+
+def test_sums_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    largest = np.abs(on_cpu["accumulator"]).max()
+    assert on_cuda["scale"] == on_cpu["scale"] and largest > 1e12
+    np.testing.assert_allclose(on_cuda["accumulator"].astype(float), on_cpu["accumulator"].astype(float), atol=1e-4 * largest)
+    for name in ("residuals", "grey"):
+        np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
+
+
+def test_maps_reconstructed_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    for name in ("half_a", "together"):
+        np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
+
+
+@pytest.mark.skipif(not cuda.is_available(), reason="no CUDA device is at hand")
+def test_the_same_e_step_on_cuda_gives_the_same_bits(on_cuda: Results) -> None:
+    assert bool(on_cuda["is_repeatable"])
+
+
+def test_a_job_with_backend_cuda_says_so_and_gives_the_map_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = chain_dataset(12, BOX, PIXEL_A, 0.5)
+    write_particles(tmp_path / "particles.h5", as_particles(data, tmp_path))
+    words = ["reconstruct", "--particles", tmp_path / "particles.h5"]
+    protomer(*words, "--output", tmp_path / "cpu", "--backend", "cpu")
+    monkeypatch.setitem(os.environ, "NUMBA_ENABLE_CUDASIM", "1")
+    protomer(*words, "--output", tmp_path / "cuda", "--backend", "cuda")
+    begun = json.loads((tmp_path / "cuda/log.jsonl").read_text().splitlines()[0])
+    assert begun["backend"] == "cuda" and begun["why"] == "as asked"
+    expected = read_volume(tmp_path / "cpu/half_a.mrc").data
+    np.testing.assert_allclose(read_volume(tmp_path / "cuda/half_a.mrc").data, expected, atol=1e-5 * np.abs(expected).max())
