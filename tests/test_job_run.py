@@ -158,6 +158,15 @@ def test_a_job_folder_stands_for_the_file_in_it(numbers: Path, tmp_path: Path) -
     assert count(tmp_path / "job", tmp_path / "out")["sum"] == 220
 
 
+def test_folders_that_snakemake_made_for_outputs_are_no_hindrance(numbers: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/class_1").mkdir(parents=True)
+    assert count(numbers, tmp_path / "out")["sum"] == 220
+    (tmp_path / "other/class_1").mkdir(parents=True)
+    (tmp_path / "other/class_1/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no run of Protomer"):
+        count(numbers, tmp_path / "other")
+
+
 def test_a_lost_device_ends_a_run_that_can_be_resumed(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("protomer.backend.what_cuda_lacks", lambda: None)
     with pytest.raises(DeviceLost, match="fell off the bus") as lost:

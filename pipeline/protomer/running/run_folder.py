@@ -68,6 +68,14 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and summary.get("status") == "done" else None
 
 
+def _counts(entry: Path) -> bool:
+    """Whether what lies in a folder makes it more than an empty one: not a lock, a write that was cut short, or folders without a file,
+    which Snakemake makes before a job begins."""
+    if entry.name.startswith(PARTIAL) or entry.name == RUN_LOCK:
+        return False
+    return not entry.is_dir() or any(not below.is_dir() for below in entry.rglob("*"))
+
+
 def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: bool) -> Literal["new", "resumed", "finished"]:
     """Decide how a run in this folder begins, and clear what it replaces.
 
@@ -76,7 +84,7 @@ def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: boo
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file", "a folder", "choose another --output")
-    if not folder.exists() or all(entry.name.startswith(PARTIAL) or entry.name == RUN_LOCK for entry in folder.iterdir()):
+    if not folder.exists() or not any(_counts(entry) for entry in folder.iterdir()):
         return "new"
     found = read_record(folder)
     if found is None:
