@@ -51,7 +51,9 @@ def store_of(particles: Particles, **how: Any) -> ImageStore:
     return ImageStore(particles, HalfPlane(box, largest_radius(box)), [b.rows for b in batches], blocks=[b.block for b in batches], **how)
 
 
-def rebuilt(particles: Particles, operators: OperatorSet | None = None, ewald: Ewald | None = None) -> tuple[Halves[np.ndarray], np.ndarray]:
+def rebuilt(
+    particles: Particles, operators: OperatorSet | None = None, ewald: Ewald | None = None
+) -> tuple[Halves[np.ndarray], np.ndarray]:
     """Half maps and the map of both, from the particles' own poses under the operators; flat, or on the Ewald sphere."""
     group, poses = operators or OperatorSet.identity(), known_poses(particles, common_frame(particles)[1])
     setup = setup_of(particles, group)

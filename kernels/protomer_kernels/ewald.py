@@ -2,7 +2,8 @@
 
 An atom at height z along the beam is seen with a defocus of its own, that of the particle plus h z: h = +1 where image z (x cross y) points
 downstream, to the detector, -1 where it points to the source. Which one holds depends on how the detector was read, and turns round with
-the hand of the map. With gamma of ctf.py (underfocus positive, CTF = -sin gamma), s = |k| / L in cycles per angstrom, L the width of the box,
+the hand of the map. With gamma of ctf.py (underfocus positive, CTF = -sin gamma), s = |k| / L in cycles per angstrom, L being the width of
+the box,
 
     gamma(z) = gamma - pi lambda s^2 h z                                                                                  (1)
     X(k) = sum_j w_j exp(-2 pi i k.r_j) (-sin gamma(z_j))

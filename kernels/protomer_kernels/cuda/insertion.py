@@ -58,7 +58,8 @@ def insert_slices(poses, batch, plane, scale: float, out, curvature=None) -> Non
     """As protomer_kernels.insertion.insert_slices, on device arrays.
 
     poses: image (S,) int64, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float32; batch: data (n, 2, K) and amplitude (n, K)
-    float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; out: an accumulator; curvature (S, 3) float32, None: flat.
+    float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; out: an accumulator; curvature (S, 3)
+    float32, None: flat.
     """
     forms = cuda.to_device(np.zeros((len(poses[0]), 3), np.float32)) if curvature is None else curvature
     insertion_kernel[(len(poses[0]), -(-len(plane[0]) // THREADS)), THREADS]((*poses, forms), batch, plane, np.float32(scale), out)

@@ -77,7 +77,8 @@ def plan(inputs: Inputs, settings: SimulateSettings, ranks: int, threads: int) -
     block_bytes = BLOCK * box * box * 4 * 16
     map_bytes = 8 * box**3 * 4 * 2
     own_bytes = 8 * scatterer.volume.box**3 * 8 if isinstance(scatterer, MapModel) else atoms * 100
-    per_image = atoms * SECONDS_PER_ATOM_AND_IMAGE * (LAYERS if SIGNS[settings.ewald_sign] else 1) + box * box * SECONDS_PER_PIXEL * (1 if atoms else 15)
+    layers = LAYERS if SIGNS[settings.ewald_sign] else 1
+    per_image = layers * atoms * SECONDS_PER_ATOM_AND_IMAGE + box * box * SECONDS_PER_PIXEL * (1 if atoms else 15)
     return Plan(memory_bytes=300_000_000 + block_bytes + map_bytes + own_bytes,
                 disk_bytes=settings.number * (box * box * 4 + 600) + 2 * box**3 * 4, seconds=5 + settings.number * per_image / threads)
 
