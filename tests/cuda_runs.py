@@ -27,7 +27,9 @@ def poses_found(given: Arrays) -> Arrays:
         newton.climb_poses(given["volume"], (given["image"], turned, moved), climbable, plane, int(given["steps"]), bounds, reached)
         results |= {f"{name}_rotations": turned, f"{name}_shifts": moved, f"{name}_sums": reached}
     poses = (given["image"], rotations, shifts, given["weights"].astype(np.float32))
+    results["curved"] = results["accumulator"].copy()
     insertion.insert_slices(poses, batch, plane, float(given["scale"]), results["accumulator"])
+    insertion.insert_slices(poses, batch, plane, float(given["scale"]), results["curved"], given["curvature"])
     shells = int(given["shell"].max()) + 1
     results["residual_power"] = np.full((len(batch[0]), 3, shells), np.nan, np.float32)
     members = noise.members_of_shells(given["shell"], shells)

@@ -68,10 +68,12 @@ def extract(volume: np.ndarray, turns: np.ndarray, plane: HalfPlane = PLANE) -> 
     return out[:, 0] + 1j * out[:, 1].astype(np.float64)
 
 
-def insert(turns, shifts, weights, data, amplitude, scale, slabs=1, image=None) -> np.ndarray:  # type: ignore[no-untyped-def]
+def insert(  # type: ignore[no-untyped-def]
+    turns, shifts, weights, data, amplitude, scale, slabs=1, image=None, curvature=None
+) -> np.ndarray:
     out = insertion.empty_accumulator(RADIUS)
     image = np.arange(len(turns)) if image is None else image
-    insertion.insert_slices((image, turns, shifts, weights), (data, amplitude), PLANE.arrays(len(PLANE)), scale, slabs, out)
+    insertion.insert_slices((image, turns, shifts, weights), (data, amplitude), PLANE.arrays(len(PLANE)), scale, slabs, out, curvature)
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from protomer.formats.mrc import write_stack
+from protomer.imaging.ewald import Ewald
 from protomer.imaging.images import ImageStore, common_frame
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
@@ -50,12 +51,14 @@ def store_of(particles: Particles, **how: Any) -> ImageStore:
     return ImageStore(particles, HalfPlane(box, largest_radius(box)), [b.rows for b in batches], blocks=[b.block for b in batches], **how)
 
 
-def rebuilt(particles: Particles, operators: OperatorSet | None = None) -> tuple[Halves[np.ndarray], np.ndarray]:
-    """Half maps and the map of both, from the particles' own poses under the operators."""
+def rebuilt(
+    particles: Particles, operators: OperatorSet | None = None, ewald: Ewald | None = None
+) -> tuple[Halves[np.ndarray], np.ndarray]:
+    """Half maps and the map of both, from the particles' own poses under the operators; flat, or on the Ewald sphere."""
     group, poses = operators or OperatorSet.identity(), known_poses(particles, common_frame(particles)[1])
     setup = setup_of(particles, group)
     noise, largest = survey_images(setup, len(particles.optics_groups))
-    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.translations_A)
+    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.translations_A, ewald)
 
 
 def setup_of(particles: Particles, operators: OperatorSet) -> Setup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_particles, write_map_record, write_particles
 from protomer.formats.star import read_star_particles, write_star_particles
 from protomer.maps.volumes import Halves, MapRecord, Volume
+from protomer.running.exact_sums import ExactSum
 from protomer.running.job_run import RunOptions, plan_job, run_job
+from protomer.running.ranks import Team
 from protomer.simulation.cramer_rao import ImageModel, _weights
 from protomer.simulation.dataset import SimulatedData, Simulator
 from protomer.simulation.draws import true_ctf
@@ -27,6 +30,7 @@ from protomer.tables.particles import Particles
 from protomer_kernels.ctf import CtfParameters, ctf_values, electron_wavelength_A
 from protomer_kernels.nufft import half_plane_frequencies
 from reconstructions import as_particles
+from refinement_runs import protomer
 from simulated import chain_dataset, chain_model, symmetric_dataset
 from test_symmetry_expand import warned
 
@@ -211,6 +215,34 @@ def test_defoci_that_want_to_leave_the_range_are_counted(tmp_path: Path) -> None
     planted(tilted_data(), tmp_path, DEFOCUS_SD_A)
     _, summary = refine(tmp_path, defocus=True, defocus_range=100.0, rounds=1, defocus_prior=2000.0)
     assert "defocus_range" in warned(summary) and summary["at_range"] > 100
+
+
+def test_two_ranks_find_the_same_bits_as_one(tmp_path: Path) -> None:
+    planted(tilted_data(), tmp_path, DEFOCUS_SD_A)
+    one, _ = refine(tmp_path, defocus=True, beam_tilt=True, magnification=True, rounds=1)
+    words = [f"--set={name}={value}" for name, value in {
+        "defocus": "on", "beam_tilt": "on", "magnification": "on", "trefoil": "off", "rounds": 1, "max_resolution": FINEST_A,
+        "min_resolution": COARSEST_A}.items()]
+    protomer("ctf-refine", "--particles", tmp_path / "particles.h5", "--volume", tmp_path / "volume.h5", "--output", tmp_path / "two",
+             *words, ranks=2)
+    two = read_particles(tmp_path / "two/particles.h5")
+    assert one.optics_groups == two.optics_groups and one.optics_groups[0].beam_tilt_rad != (0.0, 0.0)
+    for name in one.columns:
+        np.testing.assert_array_equal(one.columns[name], two.columns[name], err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_sums_have_the_same_bits_in_any_order_and_are_sums(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    terms = rng.standard_normal((50, 4, 3)) * 10.0 ** rng.integers(-6, 9, (50, 1, 1))
+    found = []
+    for order in (np.arange(50), rng.permutation(50)):
+        total = ExactSum((4, 3))
+        for n in order:
+            total.add(terms[n])
+        found.append(total.over(Team()))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], [[math.fsum(terms[:, i, j]) for j in range(3)] for i in range(4)], rtol=1e-12, atol=1e-12)
 
 
 def test_the_plan_grows_with_rounds(tmp_path: Path) -> None:

@@ -24,13 +24,14 @@ INT32, SHIFTS = types.Array(types.int32, 1, "C"), types.Array(types.int16, 2, "C
 BATCH, CLIMBABLE = types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[3], FLOATS[2], FLOATS[3]))
 STARTS = types.Tuple((INT64[1], FLOATS[3], FLOATS[2]))
 POSES = types.Tuple((INT64[1], FLOATS[3], FLOATS[2], FLOATS[1]))
+CURVED_POSES = types.Tuple((*POSES.types, FLOATS[2]))
 BOUNDS = types.Tuple((FLOATS[2], FLOATS[1]))
 HALF_PLANE = types.Tuple((FLOATS[1], FLOATS[1], types.int64))
 SIGNATURES = {
     slices.slices_kernel: (FLOATS[4], FLOATS[3], FLOATS[1], FLOATS[1], FLOATS[3]),
     normal_equations.normal_equations_kernel: (FLOATS[4], STARTS, CLIMBABLE, HALF_PLANE, FLOATS[2]),
     newton.climb_kernel: (FLOATS[4], STARTS, CLIMBABLE, HALF_PLANE, types.int64, BOUNDS, FLOATS[2]),
-    insertion.insertion_kernel: (POSES, BATCH, HALF_PLANE, types.float32, INT64[4]),
+    insertion.insertion_kernel: (CURVED_POSES, BATCH, HALF_PLANE, types.float32, INT64[4]),
     noise.residual_power_kernel: (FLOATS[3], FLOATS[2], BATCH, HALF_PLANE, types.Tuple((INT32, INT32)), FLOATS[3]),
     ctf.ctf_kernel: (types.Tuple((INT64[2], FLOATS[2])), INT64[1], INT64[1], types.Tuple((FLOATS[2], INT64[1])), FLOATS[2]),
     grid_scores.best_shift_kernel: (FLOATS[2], FLOATS[2], types.int64, types.int64, FLOATS[2], SHIFTS),

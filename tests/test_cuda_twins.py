@@ -39,6 +39,7 @@ def climbable_images(rng: np.random.Generator) -> dict[str, np.ndarray]:
     weak = np.tile([5.0, 6.0, 7.0, 0.3, 0.4, 1.5, -2.0, 3.0], (3, 1))  # precisions and lever
     return {"volume": volume, "rotations": rotations, "shifts": shifts, "amplitude": amplitude, "data": data, "image": IMAGE,
             "weights": rng.uniform(0.2, 1.0, 3), "scale": np.float64(SCALE), "accumulator": accumulator,
+            "curvature": rng.uniform(-0.01, 0.01, (3, 3)).astype(np.float32),
             "magnification": np.array([np.eye(2), [[0.99, 0.02], [-0.03, 0.97]]]),
             "steps": np.int64(STEPS), "free_priors": newton.NO_PRIOR, "free_extent": newton.NO_EXTENT,
             "bounded_priors": np.concatenate([rotations.reshape(3, 9), shifts, weak], axis=1), "bounded_extent": EXTENT}
@@ -159,13 +160,15 @@ def test_grid_scores_and_best_rotations_from_cuda_equal_those_from_the_cpu(given
     np.testing.assert_array_equal(found["best_shifts"], np.take_along_axis(shifts, best, axis=1))
 
 
-def test_sums_inserted_by_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:
+@pytest.mark.parametrize("name", ["accumulator", "curved"])
+def test_sums_inserted_by_cuda_equal_those_from_the_cpu(name: str, given: dict, found: dict) -> None:
+    curvature = given["curvature"] if name == "curved" else None
     expected = given["accumulator"].copy()
     poses = (IMAGE, given["rotations"], given["shifts"], given["weights"])
-    insertion.insert_slices(poses, (given["data"], given["amplitude"]), PLANE.arrays(len(PLANE)), SCALE, 1, expected)
-    assert found["accumulator"].dtype == np.int64
+    insertion.insert_slices(poses, (given["data"], given["amplitude"]), PLANE.arrays(len(PLANE)), SCALE, 1, expected, curvature)
+    assert found[name].dtype == np.int64
     largest = np.abs((expected - given["accumulator"]) / SCALE).max()
-    np.testing.assert_allclose(found["accumulator"] / SCALE, expected / SCALE, atol=2e-6 * largest)
+    np.testing.assert_allclose(found[name] / SCALE, expected / SCALE, atol=2e-6 * largest)
 
 
 def test_nothing_on_the_paths_of_the_cpu_imports_the_cuda_drivers() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from protomer.config.chain import Chain, parse_chain, read_chain
-from protomer.errors import InputError, NotYetError, SettingsError
+from protomer.errors import InputError, SettingsError
 from protomer.jobs.run import describe_chain, find_profile, find_shipped, snakemake_command
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -76,10 +76,10 @@ def test_a_chain_file_with_code_or_a_repeated_name_is_refused(tmp_path: Path) ->
             read_chain(tmp_path / "chain.yaml")
 
 
-def test_a_later_setting_in_a_chain_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_an_impossible_setting_in_a_chain_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "particles.h5").write_text("")
-    entry = {"job": "reconstruct", "particles": "particles.h5", "settings": {"ewald_sign": "1"}}
-    with pytest.raises((NotYetError, SettingsError), match="ewald_sign"):
+    entry = {"job": "reconstruct", "particles": "particles.h5", "settings": {"ewald_sign": "2"}}
+    with pytest.raises(SettingsError, match="ewald_sign"):
         parse_chain({"jobs": {"one": entry}}, tmp_path)
 
 

@@ -34,6 +34,21 @@ def window_weights(table: np.ndarray, position: float, out: np.ndarray) -> int:
     return lowest
 
 
+@numba.njit(cache=True, inline="always")
+def add_atom(grid: np.ndarray, left: int, low: int, along_x: np.ndarray, along_y: np.ndarray, atom: np.float32) -> None:
+    """Add one atom to a periodic grid (2N, 2N) float32: its weight times the window's along both axes, from `left` and `low` on."""
+    size = grid.shape[1]
+    if left >= 0 and left + WIDTH <= size:
+        for j in range(WIDTH):
+            row, weight = grid[(low + j) % size], atom * along_y[j]
+            for i in range(WIDTH):
+                row[left + i] += weight * along_x[i]
+    else:
+        for j in range(WIDTH):
+            for i in range(WIDTH):
+                grid[(low + j) % size, (left + i) % size] += atom * along_y[j] * along_x[i]
+
+
 @numba.njit(parallel=True, cache=True, fastmath=True)
 def spread_images(positions: np.ndarray, weights: np.ndarray, rotations: np.ndarray, offsets: np.ndarray, table: np.ndarray,
                   out: np.ndarray) -> None:
@@ -51,15 +66,7 @@ def spread_images(positions: np.ndarray, weights: np.ndarray, rotations: np.ndar
             x = (m[0, 0] * px + m[1, 0] * py + m[2, 0] * pz + offsets[image, 0]) * OVERSAMPLING + size // 2
             y = (m[0, 1] * px + m[1, 1] * py + m[2, 1] * pz + offsets[image, 1]) * OVERSAMPLING + size // 2
             left, low = window_weights(table, x, along_x), window_weights(table, y, along_y)
-            if left >= 0 and left + WIDTH <= size:
-                for j in range(WIDTH):
-                    row, weight = grid[(low + j) % size], weights[a] * along_y[j]
-                    for i in range(WIDTH):
-                        row[left + i] += weight * along_x[i]
-            else:  # the grid is periodic
-                for j in range(WIDTH):
-                    for i in range(WIDTH):
-                        grid[(low + j) % size, (left + i) % size] += weights[a] * along_y[j] * along_x[i]
+            add_atom(grid, left, low, along_x, along_y, weights[a])
 
 
 @numba.njit(cache=True)

@@ -49,6 +49,28 @@ def turned_mate(columns, kx, ky):
 
 
 @register_jitable
+def scaled_normal(rotation):
+    """The third column of a rotation (3, 3), times the padding, float32: what takes a height above the image's plane to padded voxels."""
+    return SCALE * np.float32(rotation[0, 2]), SCALE * np.float32(rotation[1, 2]), SCALE * np.float32(rotation[2, 2])
+
+
+@register_jitable
+def height(form, kx, ky):
+    """The quadratic form (xx, xy + yx, yy) at (kx, ky): how far above its plane a coefficient lies on a curved slice."""
+    return form[0] * (kx * kx) + form[1] * (kx * ky) + form[2] * (ky * ky)
+
+
+@register_jitable
+def lifted_mate(columns, normal, kx, ky, lift):
+    """As turned_mate, of a point at the height `lift` above the plane, along the normal."""
+    m00, m01, m10, m11, m20, m21 = columns
+    sign = mate_sign(m00 * kx + m01 * ky + normal[0] * lift)
+    a, b, c = sign * kx, sign * ky, sign * lift
+    x, y, z = m00 * a + m01 * b + normal[0] * c, m10 * a + m11 * b + normal[1] * c, m20 * a + m21 * b + normal[2] * c
+    return sign, (x, y, z)
+
+
+@register_jitable
 def corner_and_fractions(point, centre):
     """The lower corner [z, y, x] (int32) of the cell that holds a point, and the fractions dx, dy, dz in it (float32)."""
     x, y, z = point[0], point[1] + centre, point[2] + centre

@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 TILE = 768  # rotations in one product: its scores stay in the level-3 cache
+DEVICE_TILE_BYTES = 2**28  # of the cross terms of one product on a device, which wants large ones
 
 
 def shift_ramps(shifts_px: np.ndarray, kx: np.ndarray, ky: np.ndarray, box: int) -> np.ndarray:

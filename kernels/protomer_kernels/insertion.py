@@ -4,7 +4,8 @@ Into the eight voxels around each point R k (or its Friedel mate) go, with trili
 
     numerator += t p A Y exp(-2 pi i k.shift / box),   weight += t p A^2                                                  (1)
 
-with Y, A as in newton.py (Scheres 2012, eq. 6, without the prior). An accumulator is int64 (n, n, r + 1, 3): [z, y, x >= 0, re|im|weight].
+with Y, A as in newton.py (Scheres 2012, eq. 6, without the prior). A slice may be curved: its points are then R (k, h(k)), the height h a
+quadratic form of k (ewald.py). An accumulator is int64 (n, n, r + 1, 3): [z, y, x >= 0, re|im|weight].
 Integer addition is associative, so any order of threads and any number of ranks give the same bits. Each thread owns a slab of z and
 adds whatever falls into it, since CPUs have no cheap atomic addition.
 """
@@ -17,7 +18,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, height, lifted_mate, scaled_columns, scaled_normal
 from protomer_kernels.gather import ONE
 from protomer_kernels.prefetch import prefetch
 from protomer_kernels.slices import volume_radius
@@ -77,12 +78,13 @@ def _add_row(flat, base, ex, dx, t, re, im, w):
 
 
 @numba.njit(cache=True)
-def _prepare_block(strides, columns, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
+def _prepare_block(strides, frame, shift_per_box, scale, data, amplitude, kx, ky, terms, bases):
     """Where up to BLOCK coefficients go and what they add: bases (2, BLOCK) z and offset, terms (6, BLOCK)."""
     centre, plane, row = strides
+    columns, normal, form = frame
     sx, sy = shift_per_box
     for q in range(kx.shape[0]):
-        sign, _, _, point = turned_mate(columns, kx[q], ky[q])
+        sign, point = lifted_mate(columns, normal, kx[q], ky[q], height(form, kx[q], ky[q]))
         (k, j, i), (dx, dy, dz) = corner_and_fractions(point, centre)
         re, im, weight = inserted_term((data[0, q], data[1, q]), amplitude[q], scale, -(kx[q] * sx + ky[q] * sy), sign)
         terms[0, q] = re
@@ -122,40 +124,45 @@ def _scatter_block(flat, plane, row, terms, bases, count, first, last):
 @numba.njit(cache=True)
 def _insert_one(accumulator, pose, scale, image, plane, slab, scratch):
     """Adds one slice's terms to the planes first <= z < last of the accumulator."""
-    rotation, shift_per_box = pose
+    rotation, shift_per_box, form = pose
     data, amplitude = image
     kx, ky, _ = plane
     first, last = slab
     terms, bases = scratch
-    columns = scaled_columns(rotation)
+    frame = (scaled_columns(rotation), scaled_normal(rotation), form)
     layer, row = accumulator.shape[1] * accumulator.shape[2], accumulator.shape[2]
     strides = (np.float32((accumulator.shape[0] - 1) // 2), layer, row)
     flat = accumulator.ravel()
     for start in range(0, kx.shape[0], BLOCK):
         stop = min(start + BLOCK, kx.shape[0])
-        _prepare_block(strides, columns, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
+        _prepare_block(strides, frame, shift_per_box, np.float32(scale), data[:, start:stop], amplitude[start:stop], kx[start:stop],
                        ky[start:stop], terms, bases)
         _scatter_block(flat, np.uint64(3 * layer), np.uint64(3 * row), terms, bases, stop - start, first, last)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def insert_slices(poses, batch, plane, scale, slabs, out):
+def insert_slices(poses, batch, plane, scale, slabs, out, curvature=None):
     """Adds S slices to the accumulator `out`, eq. (1).
 
     poses: image (S,) the row of the batch that each slice belongs to, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float64; batch:
     data (n, 2, K) and amplitude (n, K) float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; slabs is the count of
-    threads to share the planes among.
+    threads to share the planes among; curvature (S, 3) float32: the height's form, xx, xy + yx, yy per (cycle per box)^2; None: flat.
     """
     image, rotations, shifts_px, weights = poses
     data, amplitude = batch
     box = plane[2]
+    if curvature is None:
+        forms = np.zeros((image.shape[0], 3), np.float32)
+    else:
+        forms = curvature
     edges = np.empty(slabs + 1, np.int64)
     for s in range(slabs + 1):
         edges[s] = out.shape[0] * s // slabs
     for s in numba.prange(slabs):
         scratch = (np.empty((6, BLOCK), np.float32), np.empty((2, BLOCK), np.int64))
         for n in range(image.shape[0]):
-            pose = (rotations[n], (np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box)))
+            form = (forms[n, 0], forms[n, 1], forms[n, 2])
+            pose = (rotations[n], (np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box)), form)
             own = (data[image[n]], amplitude[image[n]])
             _insert_one(out, pose, scale * weights[n], own, plane, (edges[s], edges[s + 1]), scratch)
 

@@ -72,9 +72,9 @@ class Arithmetic:
         return insertion.empty_accumulator(radius)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
-               threads: int, accumulator: Any) -> None:
+               threads: int, accumulator: Any, curvature: np.ndarray | None = None) -> None:
         """Insert slices of images: row of the image, rotation, shift (px) and weight of each, as insertion.insert_slices."""
-        insertion.insert_slices(poses, images, waves, scale, threads, accumulator)
+        insertion.insert_slices(poses, images, waves, scale, threads, accumulator, curvature)
 
     def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
         """Residual, shared and model power of each image by shell (n, 3, shells), as noise.residual_power."""

@@ -18,7 +18,8 @@ from numba import config, cuda
 from protomer.arithmetic import Arithmetic, Images, Waves
 from protomer.errors import InputError
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
-from protomer_kernels.cuda import TILE_BYTES, ctf, grid_scores, insertion, newton, noise, slices
+from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices
+from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
 
@@ -119,7 +120,7 @@ class CudaArithmetic(Arithmetic):
         left = xp.concatenate([moved.real, moved.imag], axis=2).reshape(number * shift_number, 2 * length)
         half_square = np.float32(0.5) * amplitude * amplitude
         scores, shifts = self.empty((number, rotations)), xp.empty((number, rotations), np.int16)
-        tile = max(grid_scores.THREADS, TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
+        tile = max(grid_scores.THREADS, DEVICE_TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
         for first in range(0, rotations, tile):
             part = views[first : first + tile]
             power = half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T
@@ -150,12 +151,13 @@ class CudaArithmetic(Arithmetic):
         return self._xp.zeros(accumulator_shape(radius), np.int64)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
-               threads: int, accumulator: Any) -> None:
+               threads: int, accumulator: Any, curvature: np.ndarray | None = None) -> None:
         """As Arithmetic.insert."""
         image, rotations, shifts_px, weights = poses
         if len(image):
             at = self.here(np.ascontiguousarray(image, np.int64)), *map(self._floats, (rotations, shifts_px, weights))
-            insertion.insert_slices(*seen_by_kernels((at, images, self._waves_here(waves), scale, accumulator)))
+            forms = self._floats(np.zeros((len(image), 3)) if curvature is None else curvature)
+            insertion.insert_slices(*seen_by_kernels((at, images, self._waves_here(waves), scale, accumulator, forms)))
 
     def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
         """As Arithmetic.residual_power."""

@@ -18,5 +18,3 @@ What an E-step does to a batch of images, in order, and what does it on a device
 Every kernel is float32 throughout, sums in an order that does not depend on the schedule (or in integers), and gives the same bits every
 time on one model of device; they differ from the CPU's bits.
 """
-
-TILE_BYTES = 2**28  # of the cross terms of one product of a grid search

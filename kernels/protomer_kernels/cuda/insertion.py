@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
+from protomer_kernels.cells import corner_and_fractions, height, lifted_mate, scaled_columns, scaled_normal
 from protomer_kernels.gather import ONE
 from protomer_kernels.insertion import inserted_term
 
@@ -35,14 +35,15 @@ def _add_row(out, k, j, i, weight, dx, term):
 @cuda.jit
 def insertion_kernel(poses, batch, plane, scale, out):
     """Block (s, c) adds coefficients c THREADS, c THREADS + 1, ... of slice s."""
-    image, rotations, shifts_px, weights = poses
+    image, rotations, shifts_px, weights, forms = poses
     data, amplitude = batch
     kx, ky, box = plane
     s = cuda.blockIdx.x
     q = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
     if q < kx.shape[0]:
         n = image[s]
-        sign, _, _, point = turned_mate(scaled_columns(rotations[s]), kx[q], ky[q])
+        lift = height((forms[s, 0], forms[s, 1], forms[s, 2]), kx[q], ky[q])
+        sign, point = lifted_mate(scaled_columns(rotations[s]), scaled_normal(rotations[s]), kx[q], ky[q], lift)
         phase = -(kx[q] * shifts_px[s, 0] + ky[q] * shifts_px[s, 1]) / np.float32(box)
         term = inserted_term((data[n, 0, q], data[n, 1, q]), amplitude[n, q], scale * weights[s], phase, sign)
         corner, (dx, dy, dz) = corner_and_fractions(point, np.float32((out.shape[0] - 1) // 2))
@@ -53,10 +54,12 @@ def insertion_kernel(poses, batch, plane, scale, out):
         _add_row(out, k + NEXT, j + NEXT, i, dz * dy, dx, term)
 
 
-def insert_slices(poses, batch, plane, scale: float, out) -> None:
+def insert_slices(poses, batch, plane, scale: float, out, curvature=None) -> None:
     """As protomer_kernels.insertion.insert_slices, on device arrays.
 
     poses: image (S,) int64, rotations (S, 3, 3), shifts_px (S, 2), weights (S,) float32; batch: data (n, 2, K) and amplitude (n, K)
-    float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; out: an accumulator.
+    float32; plane: kx, ky (K,) float32 and the box; scale from fixed_point_scale; out: an accumulator; curvature (S, 3)
+    float32, None: flat.
     """
-    insertion_kernel[(len(poses[0]), -(-len(plane[0]) // THREADS)), THREADS](poses, batch, plane, np.float32(scale), out)
+    forms = cuda.to_device(np.zeros((len(poses[0]), 3), np.float32)) if curvature is None else curvature
+    insertion_kernel[(len(poses[0]), -(-len(plane[0]) // THREADS)), THREADS]((*poses, forms), batch, plane, np.float32(scale), out)

@@ -88,6 +88,8 @@ def _read_text(name: str, value: Any, choices: Sequence[str]) -> str:
         value = ",".join(str(part) for part in value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, str) and f"+{value.strip()}" in choices:  # YAML reads +1 as the number 1
+        value = f"+{value.strip()}"
     if not isinstance(value, str):
         raise SettingsError(f"setting {name}: {value!r}", "a word or text", f"write {name}=WORD")
     if choices and value not in choices:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,8 +40,7 @@ class Found:
     steps: list[dict[str, float]] = field(default_factory=list)
 
 
-def refine_ctf(engine: Engine, particles: Particles, settings: CtfRefineSettings, images: np.ndarray,
-               after_round: Callable[[Found], None] = lambda found: None) -> Found:
+def refine_ctf(engine: Engine, particles: Particles, settings: CtfRefineSettings, images: np.ndarray) -> Found:
     """All that is asked for, `rounds` times. images (groups,): how many each optics group has."""
     asked = Asked(settings.beam_tilt, settings.trefoil, settings.tetrafoil, settings.spherical_aberration)
     has_enough = images >= settings.fewest_images
@@ -52,7 +50,6 @@ def refine_ctf(engine: Engine, particles: Particles, settings: CtfRefineSettings
             found = refined_defocus(engine, found, settings, number)
         if (asked.odd or asked.even or settings.magnification) and has_enough.any():
             found = refined_groups(engine, found, settings, asked, has_enough)
-        after_round(found)
     return found
 
 

@@ -18,7 +18,10 @@ at the start; what these have changed by since is taken out in each pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,9 @@ from protomer.ctf_refinement.changes import stretched_group
 from protomer.imaging.aberrations import magnification_of, odd_correction
 from protomer.imaging.images import ImageStore, Whitened, contrast_transfer, whiten
 from protomer.maps.volumes import Halves
-from protomer.running.batches import Batch
+from protomer.running.batches import Batch, share_of_batches
+from protomer.running.exact_sums import ExactSum
+from protomer.running.ranks import Team
 from protomer.tables.particles import OpticsGroup, Particles
 from protomer_kernels.ctf import electron_wavelength_A
 from protomer_kernels.ctf_fit import SUMS, fit_one_number, pixel_driver, ring_driver
@@ -65,7 +70,8 @@ class OwnPart:
 @dataclass(frozen=True)
 class Engine:
     """What passes work with: volumes_ft of both halves (transform_volume), noise sigma^2 (groups, shells); own: of images in their maps,
-    whose optics groups are also those whose odd phases were taken out of the crops."""
+    whose optics groups are also those whose odd phases were taken out of the crops. numbers: this rank's batches; progress and check_stop
+    as a job has them (JobRun.shared_progress)."""
 
     store: ImageStore
     batches: Sequence[Batch]
@@ -73,7 +79,10 @@ class Engine:
     volumes_ft: Halves[np.ndarray]
     own: OwnPart
     noise: np.ndarray
-    advance: Callable[[int], None] = field(default=lambda number: None)
+    numbers: range
+    team: Team = field(default_factory=Team)
+    progress: Callable[[str, int], Any] = lambda label, total: nullcontext(SimpleNamespace(advance=lambda number: None))
+    check_stop: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,21 @@ class Seen:
     shift_px: np.ndarray
 
 
-def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
-    """All batches; whitened.amplitude is P without the weight of the noise, which the slices have."""
+def seen_batches(engine: Engine, particles: Particles, label: str) -> Iterator[Seen]:
+    """This rank's batches, to be gone through to the end on every rank, since ranks stop together where they are asked to."""
+    with engine.progress(label, sum(len(engine.batches[n].rows) for n in engine.numbers)) as line:
+        for seen in _seen(engine, particles):
+            yield seen
+            line.advance(len(seen.rows))
+            engine.check_stop()
+
+
+def _seen(engine: Engine, particles: Particles) -> Iterator[Seen]:
+    """Each batch; whitened.amplitude is P without the weight of the noise, which the slices have."""
     band, plane = engine.band, engine.band.plane
     pixel_A = particles.optics_groups[int(particles.at("optics", engine.batches[0].rows[:1])[0])].pixel_size_A
     weight = root_weight(engine.noise, band)
-    for number, crops in engine.store.stream(range(len(engine.batches))):
+    for number, crops in engine.store.stream(engine.numbers):
         rows, half = engine.batches[number].rows, engine.batches[number].key[0]
         optics = particles.at("optics", rows)
         data = rephased(crops[:, : band.length], optics, engine.own.particles.optics_groups, particles.optics_groups, plane)
@@ -111,7 +129,6 @@ def seen_batches(engine: Engine, particles: Particles) -> Iterator[Seen]:
             slices = without_own(engine, particles, rows, half, crops[:, : band.length] * weight[optics], slices)
         yield Seen(rows, half, Whitened(batch.data, transfer.values, transfer.magnification), slices, quadrature, weight[optics], rotations,
                    shift_px)
-        engine.advance(len(rows))
 
 
 def without_own(engine: Engine, particles: Particles, rows: np.ndarray, half: int, data: np.ndarray, slices: np.ndarray) -> np.ndarray:
@@ -168,9 +185,11 @@ def survey(engine: Engine, particles: Particles, most_batches: int) -> Survey:
     shell, shells = band.plane.shell[: band.length], band.radius + 1
     part = np.unique(np.linspace(0, len(engine.batches) - 1, min(most_batches, len(engine.batches))).astype(int))
     store = ImageStore(particles, band.plane, [engine.batches[n].rows for n in part])
-    some = replace(engine, store=store, batches=[engine.batches[n] for n in part])
-    sums, images = np.zeros((2, groups, 5, shells)), np.zeros(groups)
-    for seen in seen_batches(some, particles):
+    numbers = share_of_batches(len(part), engine.team.rank, engine.team.size)
+    some = replace(engine, store=store, batches=[engine.batches[n] for n in part], numbers=numbers)
+    total, images = ExactSum((2, groups, 5, shells)), np.zeros(groups, np.int64)
+    for seen in seen_batches(some, particles, "surveying images"):
+        sums = np.zeros((2, groups, 5, shells))
         bare = Whitened(seen.batch.data, seen.root_weight, seen.batch.magnification)
         other = bare.of_map(engine.volumes_ft[1 - seen.half], seen.rotations, seen.shift_px, band.plane)
         data, amplitude = seen.batch.data, seen.batch.amplitude[:, None]
@@ -181,6 +200,8 @@ def survey(engine: Engine, particles: Particles, most_batches: int) -> Survey:
             here = optics == group
             images[group] += here.sum()
             sums[seen.half, group] += [np.bincount(shell, each[here].sum(axis=0, dtype=np.float64), minlength=shells) for each in products]
+        total.add(sums)
+    sums, images = total.over(engine.team), engine.team.total(images)
     cross, power = sums[:, :, 0].sum(axis=(1, 2)), sums[:, :, 1].sum(axis=(1, 2))
     grey = np.divide(cross, power, out=np.ones(2), where=power > 0)
     count = np.bincount(shell, band.plane.multiplicity[: band.length], minlength=shells)
@@ -206,7 +227,7 @@ def defocus_changes(engine: Engine, particles: Particles, reach_A: float, mean_A
     rings = int(ring.max()) + 1
     square = np.bincount(ring, kx * kx + ky * ky, minlength=rings) / np.maximum(np.bincount(ring, minlength=rings), 1)
     change_A, information = np.zeros(len(particles)), np.zeros(len(particles))
-    for seen in seen_batches(engine, particles):
+    for seen in seen_batches(engine, particles, "refining defocus"):
         sums = np.zeros((len(seen.rows), rings, SUMS))
         ring_driver(seen.batch.data, seen.slices, seen.batch.amplitude, seen.quadrature, ring, sums)
         _, first, image = np.unique(particles.at("image_uid", seen.rows), return_index=True, return_inverse=True)
@@ -216,7 +237,7 @@ def defocus_changes(engine: Engine, particles: Particles, reach_A: float, mean_A
         per_A = np.array([-np.pi * float(electron_wavelength_A(g.voltage_V)) / (band.plane.box * g.pixel_size_A) ** 2 for g in groups])
         found, known = fit_one_number(together, per_A[:, None] * square, reach_A, mean_A[seen.rows[first]], precision)
         change_A[seen.rows], information[seen.rows] = found[image], known[image]
-    return change_A, information
+    return engine.team.total(change_A) + 0.0, engine.team.total(information) + 0.0  # each row is some rank's, and 0 elsewhere
 
 
 @dataclass(frozen=True)
@@ -231,20 +252,22 @@ class GroupSums:
 def group_sums(engine: Engine, particles: Particles, with_stretch: bool) -> GroupSums:
     """One pass for all groups."""
     band, groups = engine.band, particles.optics_groups
-    out = GroupSums(np.zeros((len(groups), band.length, SUMS + 1)), np.zeros((len(groups), 2, 2)), np.zeros((len(groups), 2)))
-    for seen in seen_batches(engine, particles):
+    pixels, curvature, slope = (ExactSum((len(groups), *shape)) for shape in ((band.length, SUMS + 1), (2, 2), (2,)))
+    for seen in seen_batches(engine, particles, "refining aberrations"):
         optics = particles.at("optics", seen.rows)
         for group in np.unique(optics).tolist():
             here = optics == group
-            pixel_driver(seen.batch.data[here], seen.slices[here], seen.batch.amplitude[here], seen.quadrature[here], out.pixels[group])
+            own = np.zeros((band.length, SUMS + 1))
+            pixel_driver(seen.batch.data[here], seen.slices[here], seen.batch.amplitude[here], seen.quadrature[here], own)
+            pixels.add(own, group)
         if with_stretch:
             slopes = stretch_slopes(engine, particles, seen)
             residual = seen.batch.data - seen.batch.amplitude[:, None] * seen.slices
             for group in np.unique(optics).tolist():
                 here = optics == group
-                out.slope[group] += [float((each[here] * residual[here]).sum(dtype=np.float64)) for each in slopes]
-                out.curvature[group] += [[float((a[here] * b[here]).sum(dtype=np.float64)) for b in slopes] for a in slopes]
-    return out
+                slope.add(np.array([float((each[here] * residual[here]).sum(dtype=np.float64)) for each in slopes]), group)
+                curvature.add(np.array([[float((a[here] * b[here]).sum(dtype=np.float64)) for b in slopes] for a in slopes]), group)
+    return GroupSums(*(total.over(engine.team) for total in (pixels, curvature, slope)))
 
 
 def stretch_slopes(engine: Engine, particles: Particles, seen: Seen) -> list[np.ndarray]:

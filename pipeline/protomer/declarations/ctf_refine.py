@@ -43,4 +43,4 @@ JOB = Job(
             Input("volume", "volume.h5 or the folder of the job whose poses these are: its half maps", file="volume.h5",
                   alternatives=(".mrc", ".map", ".h5"), required=True, repeatable=True),
             Input("mask", "keep this part of the maps, .mrc; unset: all of them", file="mask.mrc", alternatives=(".map",))),
-    settings=CtfRefineSettings, entry="protomer.jobs.ctf_refine")
+    settings=CtfRefineSettings, entry="protomer.jobs.ctf_refine", ranks=True)

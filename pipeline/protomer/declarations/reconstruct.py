@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protomer.config.settings import Input, Job, JobSettings, setting
+from protomer.declarations.ewald import ewald_setting
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ReconstructSettings(JobSettings):
     helical_twist: float | None = setting(None, "helix: turn from one subunit to the next, right-handed positive", unit="deg")
     helical_rise: float | None = setting(None, "helix: distance along z from one subunit to the next", unit="A")
     helical_order: int | None = setting(None, "helix: how many subunits along every image is inserted at: 0, -1, +1, -2, ...")
-    ewald_sign: int = setting(0, "sign of the Ewald-sphere correction", later=True)
+    ewald_sign: str = ewald_setting()
 
 
 JOB = Job(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from protomer.config.settings import Input, Job, setting
 from protomer.declarations.engine import EngineSettings
+from protomer.declarations.ewald import ewald_setting
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class RefineSettings(EngineSettings):
         "symmetry is imposed on the map",
         choices=("none", "maximise", "marginalise"),
     )
+    ewald_sign: str = ewald_setting("in the last reconstruction, ")
     defocus_refine: bool = setting(False, "refine defocus per particle", later=True)
     aberration_refine: bool = setting(False, "refine aberrations per optics group", later=True)
 

@@ -34,6 +34,8 @@ class SimulateSettings(JobSettings):
     magnification: float = setting(0.0, "anisotropic magnification in percent: frequencies are stretched by half of it along one axis and "
                                         "shrunk by half of it across", minimum=-20.0, maximum=20.0)
     magnification_angle: float = setting(0.0, "the axis of the anisotropic magnification, from image x towards y", unit="deg")
+    ewald_sign: str = setting("none", "curvature of the Ewald sphere: an atom at height z (image x cross y) has z more (+1) or less (-1) "
+                                      "defocus; none: a particle without depth", choices=("none", "+1", "-1"))
     max_shift: float = setting(6.0, "particles lie in a disc of this radius around the centre of their image", unit="A", minimum=0.0)
     realistic: bool = setting(False, "uneven views, contrast spread, unknown envelopes, coloured noise, defocus errors, and junk")
     junk: float | None = setting(None, "fraction of images without the particle; unset: 0.1 if realistic, else 0", minimum=0.0, maximum=1.0)

@@ -264,10 +264,11 @@ def insert_poses(
     length = batch.amplitude.shape[1]
     rotations = batch.magnified(poses.rotation[image, mode], image)
     moves_px = np.zeros((len(operators), 3)) if translations_px is None else translations_px
+    curvature = None if batch.curvature is None else batch.curvature[image]
     for operator, move_px in zip(operators, moves_px, strict=True):
         turned = np.ascontiguousarray(operator @ rotations)
         at = (image, turned, poses.shift_px[image, mode] + (move_px @ turned)[:, :2], poses.weight[image, mode])
-        arithmetic.insert(at, batch.arrays, plane.arrays(length), scale, threads, out)
+        arithmetic.insert(at, batch.arrays, plane.arrays(length), scale, threads, out, curvature)
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, shells: int) -> np.ndarray:

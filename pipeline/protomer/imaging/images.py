@@ -176,11 +176,13 @@ def _distinct(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class Whitened:
     """A batch as the kernels take it: data sqrt(m) X / sigma (n, 2, K) and amplitude sqrt(m) s C / sigma (n, K), float32 (newton.py), where
-    an arithmetic computes; and the images' magnifications (n, 2, 2) float64, None where all are the identity."""
+    an arithmetic computes; the images' magnifications (n, 2, 2) float64, None where all are the identity; and how they are curved,
+    quadratic forms (n, 3) float32 as insertion takes them, None where they are flat."""
 
     data: Any
     amplitude: Any
     magnification: np.ndarray | None = None
+    curvature: np.ndarray | None = None
 
     @property
     def arrays(self) -> tuple[Any, Any]:
@@ -214,11 +216,12 @@ class Whitened:
 
     def on(self, arithmetic: Arithmetic) -> Whitened:
         """The batch where an arithmetic computes."""
-        return Whitened(arithmetic.here(self.data), arithmetic.here(self.amplitude), self.magnification)
+        return Whitened(arithmetic.here(self.data), arithmetic.here(self.amplitude), self.magnification, self.curvature)
 
     def take(self, rows: np.ndarray) -> Whitened:
         """Some images of the batch."""
-        return Whitened(self.data[rows], self.amplitude[rows], None if self.magnification is None else self.magnification[rows])
+        given = (None if part is None else part[rows] for part in (self.magnification, self.curvature))
+        return Whitened(self.data[rows], self.amplitude[rows], *given)
 
 
 @dataclass(frozen=True)
@@ -229,15 +232,21 @@ class Transfer:
     magnification: np.ndarray | None = None
 
 
-def contrast_transfer(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float,
-                      arithmetic: Arithmetic = CPU) -> Transfer:
-    """The CTF of a batch with its even aberrations and magnification, times per-particle scale, at the first `length` coefficients."""
+def contrast_transfer(
+    particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int, pixel_size_A: float, arithmetic: Arithmetic = CPU,
+    retarded_rad: float = 0.0
+) -> Transfer:
+    """The CTF of a batch with its even aberrations and magnification, times per-particle scale, at the first `length` coefficients.
+
+    retarded_rad is added to the phase shift: a quarter turn makes cos gamma of -sin gamma.
+    """
     group = particles.at("optics", rows)
     voltage, aberration, contrast = (
         np.array([getattr(g, name) for g in particles.optics_groups])[group]
         for name in ("voltage_V", "spherical_aberration_A", "amplitude_contrast")
     )
     column = {name: particles.at(name, rows) for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_rad", "phase_shift_rad")}
+    column["phase_shift_rad"] = column["phase_shift_rad"] + retarded_rad
     parameters = CtfParameters(
         voltage_V=voltage,
         spherical_aberration_A=aberration,

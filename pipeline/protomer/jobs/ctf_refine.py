@@ -22,7 +22,7 @@ from protomer.maps.finishing import require_mask_values
 from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, Volume
-from protomer.running.batches import make_batches
+from protomer.running.batches import make_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import apply_shell_filter
@@ -58,12 +58,10 @@ def run(inputs: Inputs, settings: CtfRefineSettings, job: JobRun) -> dict[str, A
         images = images_of(given.particles)
         warn_of_few(given.particles, images, settings, job)
         engine = prepare(given, settings, job)
-        with job.progress("passes", settings.rounds) as line:
-            def advance(found: Found) -> None:
-                line.advance(1)
-                job.check_stop()
-            found = refine_ctf(engine, given.particles, settings, images, advance)
+        found = refine_ctf(engine, given.particles, settings, images)
     warn_of_outcome(found, settings, job)
+    if not job.team.is_first:
+        return {}
     with job.output.writing("particles.h5") as path:
         write_particles(path, replace(found.particles, provenance=dict(job.provenance)))
     job.output.write_text("report.html", report_of(given.particles, found, engine.band, given.finest_A, settings, job.events))
@@ -123,13 +121,15 @@ def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:
     radius = min(int(box * pixel_A / given.finest_A), plane.radius)
     inner = usable_radius(particles, int(radius / STRETCH_ROOM) if settings.magnification else radius)
     band = Band(plane, plane.prefix(inner), max(int(np.ceil(box * pixel_A / settings.min_resolution)), 1))
-    batches = make_batches(particles, 1, 0)
-    folder = image_folder(job.cache, 8 * len(np.unique(particles.image_uid)) * len(plane), 30 * box**3, 1, job.events)
+    batches, team = make_batches(particles, 1, 0), job.team
+    numbers = share_of_batches(len(batches), team.rank, team.size)
+    image_bytes = 8 * sum(batches[n].pictures for n in numbers) * len(plane)
+    folder = image_folder(job.cache, image_bytes, 30 * box**3, team.ranks_here(), job.events)
     store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, blocks=[b.block for b in batches])
     volumes_ft = given.half_maps.map(lambda half: transform_volume(half.data, radius, workers=job.threads))
     flat = np.ones((len(particles.optics_groups), radius + 1))
     nothing = OwnPart(particles, np.zeros((2, radius + 1)), np.zeros((2, radius + 1)))
-    engine = Engine(store, batches, band, volumes_ft, nothing, flat)
+    engine = Engine(store, batches, band, volumes_ft, nothing, flat, numbers, team, job.shared_progress, job.check_stop)
     found = survey(engine, particles, SURVEY_BATCHES)
     if found.grey.min() <= 0:
         raise InputError("the images do not agree with the half maps at these poses", "the half maps that these poses made",
@@ -158,5 +158,7 @@ def plan(inputs: Inputs, settings: CtfRefineSettings, ranks: int, threads: int) 
     box, pixel_A = common_frame(given.particles)
     coefficients = int(0.5 * np.pi * min(box * pixel_A / given.finest_A, box / 2) ** 2)
     images, rows = len(np.unique(given.particles.image_uid)), len(given.particles)
-    return Plan(400_000_000 + int(8 * images * 0.4 * box**2) + 120 * box**3, 400 * rows + 1_000_000,
-                8 + settings.rounds * rows * coefficients * (6e-7 if settings.magnification else 3e-7) + images * box**2 * 3e-8)
+    sums = 100 * len(given.particles.optics_groups) * coefficients
+    work = settings.rounds * rows * coefficients * (6e-7 if settings.magnification else 3e-7) + images * box**2 * 3e-8
+    return Plan(400_000_000 + int(8 * images * 0.4 * box**2 / ranks) + 120 * box**3 + sums, 400 * rows + 1_000_000,
+                8 + work / (ranks * threads))

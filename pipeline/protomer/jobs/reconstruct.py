@@ -17,10 +17,12 @@ from protomer.imaging.images import ImageStore, common_frame
 from protomer.maps.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.maps.map_agreement import Agreement, agreement, mean_of, read_reference
 from protomer.maps.rigid_motion import mirror_particles
-from protomer.maps.volumes import Halves, MapRecord, Volume
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.maps.volumes import MapRecord, Volume
+from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
+from protomer.refinement.loop import survey_images
 from protomer.refinement.setup import Setup
 from protomer.report.build import Report
+from protomer.report.curvature_pictures import add_curvature
 from protomer.report.figures import fsc_caption, fsc_figure
 from protomer.report.pictures import orientation_figure, slices_figure
 from protomer.report.symmetry_pictures import operator_figure
@@ -45,11 +47,9 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     noise, largest = survey_images(setup, len(particles.optics_groups))
     poses = known_poses(particles, setup.pixel_size_A)
     operators = operators_of(inputs.symmetry, inputs.axes, settings)
-    half_maps, together = reconstruct_halves(replace(setup, largest=largest), noise, poses, operators.rotations, operators.translations_A)
-    if not job.team.is_first:
-        return {}
-    volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
-    return finish(volumes, mask, reference, particles, inputs, settings, job)
+    group = operators.rotations, operators.translations_A
+    curved = reconstruct_curved(replace(setup, largest=largest), noise, poses, *group, settings.ewald_sign, job.events)
+    return finish(curved, mask, reference, particles, inputs, settings, job) if job.team.is_first else {}
 
 
 def load(inputs: Inputs, settings: ReconstructSettings) -> Particles:
@@ -131,7 +131,7 @@ def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:
 
 
 def finish(
-    maps: tuple[Halves[Volume], Volume],
+    curved: CurvedMaps,
     mask: Volume | None,
     reference: Volume | None,
     particles: Particles,
@@ -141,6 +141,8 @@ def finish(
 ) -> dict[str, Any]:
     """Measure and write."""
     name = "" if inputs.mask is None else inputs.mask.name
+    pixel_A = common_frame(particles)[1]
+    maps = curved.half_maps.map(lambda data: Volume(data, pixel_A)), Volume(curved.together, pixel_A)
     record = measure_maps(*maps, mask, name, inputs.symmetry, settings.b_factor, job)
     assert record.fsc is not None
     if settings.filter_resolution is not None:
@@ -152,8 +154,9 @@ def finish(
         write_particles(path, particles)
     symmetry = operators_of(inputs.symmetry, inputs.axes, settings).name
     compared = None if reference is None else agreement(mean_of(record.half_maps), reference)
-    write_report(record, particles, symmetry, compared, job)
-    return {**map_summary(particles, record), "operators": symmetry, "agreement": None if compared is None else compared.summary()}
+    write_report(record, particles, symmetry, compared, curved, job)
+    return {**map_summary(particles, record), "operators": symmetry, "agreement": None if compared is None else compared.summary(),
+            "ewald_sphere": curved.summary()}
 
 
 def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
@@ -162,7 +165,9 @@ def butterworth(volume: Volume, resolution_A: float, order: int) -> Volume:
     return Volume(apply_shell_filter(volume.data, 1.0 / np.sqrt(1.0 + ratio ** (2 * order))), volume.voxel_size_A)
 
 
-def write_report(record: MapRecord, particles: Particles, symmetry: str, compared: Agreement | None, job: JobRun) -> None:
+def write_report(
+    record: MapRecord, particles: Particles, symmetry: str, compared: Agreement | None, curved: CurvedMaps, job: JobRun
+) -> None:
     """report.html."""
     fsc = record.fsc
     assert fsc is not None
@@ -172,6 +177,7 @@ def write_report(record: MapRecord, particles: Particles, symmetry: str, compare
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], "corrected FSC at 0.143")
     report.section("Resolution")
     report.figure(fsc_figure(fsc), fsc_caption(fsc))
+    add_curvature(report, curved)
     if compared is not None:
         report.headline("agreement with the reference", f"{compared.lowest:.4f}", f"lowest of all shells, at {compared.lowest_at_A:.2f} Å")
         report.section("Agreement", "Both maps before any filter, without a mask. This is no resolution: both come from the same images.")
@@ -198,10 +204,12 @@ def plan(inputs: Inputs, settings: ReconstructSettings, ranks: int, threads: int
     batches = make_batches(particles, 1, settings.seed)
     works = [work_of(settings, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
     order = len(operators_of(inputs.symmetry, inputs.axes, settings))
+    passes = {"none": 1, "auto": 5}.get(settings.ewald_sign, 2)  # a curved image is two slices
+    kept = 2 * 3 * 4 * box**3 if settings.ewald_sign == "auto" else 0
     return Plan(
-        max(work.image_bytes + work.reconstruction_bytes for work in works),
+        kept + max(work.image_bytes + work.reconstruction_bytes for work in works),
         40 * box**3,
-        10 + coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
+        10 + passes * coefficients * (1e-7 + 3e-8 * order) / (ranks * threads),
         scratch_bytes=max(work.image_bytes for work in works),
         device_bytes=max(work.device_bytes for work in works),
     )

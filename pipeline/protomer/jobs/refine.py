@@ -20,9 +20,10 @@ from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.non_uniform import NonUniform
-from protomer.maps.volumes import Halves, Volume
+from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
+from protomer.refinement.loop import survey_images
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import plan, work_of
 from protomer.refinement.report import write_report
@@ -51,8 +52,8 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     setup = at_scales(setup, state)
     confidence = rehearse(setup, state) if settings.rehearse else None
     counted = at_heaviest_mode(state.counted_poses) if settings.relaxation == "maximise" else state.counted_poses
-    maps = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
-    return finish(setup, state, maps, confidence, inputs, settings, job)
+    curved = reconstruct_curved(setup, state.model.noise, counted, setup.operators, None, settings.ewald_sign, job.events)
+    return finish(setup, state, curved, confidence, inputs, settings, job)
 
 
 def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Particles:
@@ -144,7 +145,7 @@ def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.
 def finish(
     setup: Setup,
     state: State,
-    maps: tuple[Halves[np.ndarray], np.ndarray],
+    curved: CurvedMaps,
     confidence: Confidence | None,
     inputs: Inputs,
     settings: RefineSettings,
@@ -154,7 +155,8 @@ def finish(
     particles = posed(setup, state, confidence, job)
     if not job.team.is_first:
         return {}
-    half_maps, together = maps[0].map(lambda data: Volume(data, setup.pixel_size_A)), Volume(maps[1], setup.pixel_size_A)
+    half_maps = curved.half_maps.map(lambda data: Volume(data, setup.pixel_size_A))
+    together = Volume(curved.together, setup.pixel_size_A)
     symmetry = "C1" if setup.is_relaxed else inputs.symmetry
     record = measure_maps(half_maps, together, None, "", symmetry, None, job, setup.non_uniform)
     assert record.fsc is not None
@@ -168,7 +170,7 @@ def finish(
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     axes = None if is_asymmetric(inputs) or not settings.align_to_symmetry else start_axes(inputs, settings)
     about_axes = "" if axes is None else in_words(axes, record)
-    write_report(record, particles, state.history, confidence, (settings.initial_low_pass, joined_A), about_axes, job)
+    write_report(record, particles, state.history, confidence, (settings.initial_low_pass, joined_A), about_axes, curved, job)
     return {
         **map_summary(particles, record),
         "iterations": len(state.history),
@@ -177,4 +179,5 @@ def finish(
         "symmetry_imposed": None if axes is None or setup.is_relaxed else gain(axes, record),
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
+        "ewald_sphere": curved.summary(),
     }

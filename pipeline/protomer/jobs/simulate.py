@@ -33,6 +33,8 @@ DEFAULT_BFACTOR_A2 = 60.0
 REALISTIC_JUNK = 0.1
 MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
 START_EDGE_SHELLS = 2.0
+SIGNS = {"none": 0, "+1": 1, "-1": -1}
+LAYERS = 12  # of atoms, on an Ewald sphere
 SECONDS_PER_ATOM_AND_IMAGE, SECONDS_PER_PIXEL = 6e-8, 4e-8  # measured on one core
 
 
@@ -75,7 +77,8 @@ def plan(inputs: Inputs, settings: SimulateSettings, ranks: int, threads: int) -
     block_bytes = BLOCK * box * box * 4 * 16
     map_bytes = 8 * box**3 * 4 * 2
     own_bytes = 8 * scatterer.volume.box**3 * 8 if isinstance(scatterer, MapModel) else atoms * 100
-    per_image = atoms * SECONDS_PER_ATOM_AND_IMAGE + box * box * SECONDS_PER_PIXEL * (1 if atoms else 15)
+    layers = LAYERS if SIGNS[settings.ewald_sign] else 1
+    per_image = layers * atoms * SECONDS_PER_ATOM_AND_IMAGE + box * box * SECONDS_PER_PIXEL * (1 if atoms else 15)
     return Plan(memory_bytes=300_000_000 + block_bytes + map_bytes + own_bytes,
                 disk_bytes=settings.number * (box * box * 4 + 600) + 2 * box**3 * 4, seconds=5 + settings.number * per_image / threads)
 
@@ -94,7 +97,8 @@ def design_of(settings: SimulateSettings) -> SimulationDesign:
         second_fraction=settings.second_fraction, beam_tilt_rad=(tilt_mrad[0] * 1e-3, tilt_mrad[1] * 1e-3),
         odd_zernike=(0.0, 0.0, trefoil[0], 0.0, 0.0, trefoil[1]) if any(trefoil) else (),
         even_zernike=(0.0,) * 4 + (tetrafoil[0], 0.0, 0.0, 0.0, tetrafoil[1]) if any(tetrafoil) else (),
-        magnification=stretching(settings.magnification, float(np.deg2rad(settings.magnification_angle))))
+        magnification=stretching(settings.magnification, float(np.deg2rad(settings.magnification_angle))),
+        ewald_sign=SIGNS[settings.ewald_sign])
 
 
 def _pair(name: str, text: str) -> tuple[float, float]:

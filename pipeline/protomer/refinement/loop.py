@@ -27,7 +27,8 @@ from protomer.engine.maximisation import (
 from protomer.engine.particle_scale import refined_scale
 from protomer.engine.schedule import Band
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import contrast_transfer, whiten
+from protomer.imaging.ewald import Ewald, curved_radius, ewald_whiten
+from protomer.imaging.images import Whitened, contrast_transfer, whiten
 from protomer.maps.local_wiener import find_gains
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
@@ -222,28 +223,35 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
 
 
 def reconstruct_halves(
-    setup: Setup, noise: np.ndarray, poses: PoseTable, operators: np.ndarray, translations_A: np.ndarray | None = None
+    setup: Setup,
+    noise: np.ndarray,
+    poses: PoseTable,
+    operators: np.ndarray,
+    translations_A: np.ndarray | None = None,
+    ewald: Ewald | None = None,
 ) -> tuple[Halves[np.ndarray], np.ndarray]:
     """Half maps of the full box from given poses, unjoined, unregularised, unmasked; and the map of both halves' sums together, which
     weighs each coefficient by what each half knows of it, where the mean of the half maps counts both the same.
 
-    operators (g, 3, 3), each followed by a translation (g, 3) where these are given.
+    operators (g, 3, 3), each followed by a translation (g, 3) where these are given. ewald: insert each image as its two half-curves.
     """
     translations_px = None if translations_A is None else translations_A / setup.pixel_size_A
     plane, box, arithmetic = setup.store.plane, setup.store.plane.box, setup.arithmetic
     keys: list[Key] = [(0, 0), (1, 0)]
     model = Model({}, noise, operators, plane.radius)
     scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
-    length = plane.prefix(usable_radius(setup.particles, plane.radius))
+    width_A = box * setup.pixel_size_A
+    reach = usable_radius(setup.particles, plane.radius) if ewald is None else curved_radius(setup.particles, plane.radius, width_A)
+    length = plane.prefix(reach)
     weights, accumulators = model.root_weight(plane, length), {}
     with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
         for number, crops in setup.store.stream(setup.numbers):
             rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
             if key not in accumulators:
                 accumulators[key] = arithmetic.empty_accumulator(plane.radius)
-            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A, arithmetic)
-            batch = whiten(crops, transfer, weights[setup.particles.optics[rows]], arithmetic)
-            insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px, arithmetic)
+            for batch in _prepared(setup, crops, rows, weights, ewald):
+                insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px,
+                             arithmetic)
             line.advance(len(rows))
             setup.check_stop()
     on_host = {key: arithmetic.on_host(sums) for key, sums in accumulators.items()}
@@ -252,3 +260,13 @@ def reconstruct_halves(
     together = totals.pop(keys[0])
     together += totals.pop(keys[1])
     return half_maps, unregularised(Sums.of(together, scale), box, plane.radius + 1, setup.threads)
+
+
+def _prepared(setup: Setup, crops: np.ndarray, rows: np.ndarray, weights: np.ndarray, ewald: Ewald | None) -> tuple[Whitened, ...]:
+    """A batch as it is inserted: flat, or as two half-curves; weights (groups, K)."""
+    plane, own = setup.store.plane, weights[setup.particles.optics[rows]]
+    if ewald is not None:
+        curves = ewald_whiten(crops, setup.particles, rows, plane, setup.pixel_size_A, own, ewald)
+        return tuple(curve.on(setup.arithmetic) for curve in curves)
+    transfer = contrast_transfer(setup.particles, rows, plane, own.shape[1], setup.pixel_size_A, setup.arithmetic)
+    return (whiten(crops, transfer, own, setup.arithmetic),)

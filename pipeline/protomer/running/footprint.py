@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protomer.running.batches import BATCH
-from protomer_kernels.cuda import TILE_BYTES
-from protomer_kernels.grid_scores import TILE
+from protomer_kernels.grid_scores import DEVICE_TILE_BYTES, TILE
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.insertion import accumulator_bytes
 from protomer_kernels.padded import LAYERS, PADDING
@@ -61,7 +60,7 @@ class Work:
     def device_bytes(self) -> int:
         """What all but the images takes on a device: accumulators, references, the densest search and one batch."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
-        search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * TILE_BYTES
+        search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
         batch = BATCH * len(self._plane) * 4 * 8
         full = _Transform(self.box, self._plane.radius)
         return max(band.accumulator * self.own_keys + self.classes * band.volume + search, 2 * full.accumulator) + batch

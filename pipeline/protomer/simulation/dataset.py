@@ -1,7 +1,8 @@
 """Simulated data sets with known truth: images of a scatterer with CTF and noise, made in blocks.
 
 (1) image = contrast gain F^-1[C exp(i chi) F2] + noise, aberrations as in protomer_kernels/aberrations.py; the noise has variance 1,
-    the volume written beside the images is gain times the scatterer
+    the volume written beside the images is gain times the scatterer; where the Ewald sphere is curved, C F2 is the sum over both its
+    half-curves, protomer_kernels/ewald.py, eq. (2)
 (2) gain^2 = snr / (variance of F^-1[C F2] over pixels within 0.4 box of the centre, averaged over PROBES images drawn for this)
 (3) coloured noise has the power (1 + COLOUR / (1 + (s / S0)^2)) up to a factor that keeps the variance at 1
 """
@@ -22,6 +23,7 @@ from protomer.simulation.optics import even_turns, magnified_rotations, odd_phas
 from protomer.simulation.scatterers import Scatterer
 from protomer_kernels.atoms import image_fts_of_atoms, real_images, real_volume
 from protomer_kernels.ctf import ctf_values
+from protomer_kernels.ewald import height_form, heights
 from protomer_kernels.nufft import half_plane_frequencies
 from protomer_kernels.rotations import matrices_from_quaternions
 
@@ -77,25 +79,53 @@ class Simulator:
         """Images without noise and at the scatterer's own grey scale, (n, box, box) float32."""
         box, pixel_size_A = self.design.box, self.design.pixel_size_A
         image_fts = np.zeros((len(truth), box, box // 2 + 1), np.complex64)
+        if not self.design.ewald_sign:
+            for scatterer, here, seen in self._particles(truth):
+                image_fts[here] = scatterer.image_fts(*seen, box, pixel_size_A)
+        for n in np.flatnonzero(truth.junk == DEBRIS):
+            image_fts[n] = self._debris(int(rows[n]), truth.shift_A[n])
+        contrast = truth.contrast[:, None, None].astype(np.float32)
+        image_fts *= self._transfer(truth) * contrast
+        if self.design.ewald_sign:
+            image_fts += self._curved(truth) * contrast
+        return real_images(image_fts, box)
+
+    def _particles(self, truth: Truth) -> Iterator[tuple[Scatterer, np.ndarray, tuple[np.ndarray, np.ndarray]]]:
+        """Each scatterer, the images that show it, and how it is seen there: matrices R M (n, b, 3, 3), displacements (n, b, 2)."""
         for index, scatterer in enumerate(self.scatterers):
             here = np.flatnonzero((truth.class_number == index + 1) & (truth.junk == PARTICLE))
             if len(here):
-                rotations, offsets_A = matrices_from_quaternions(truth.body_rotation[here]), -truth.body_shift_A[here]
-                rotations = magnified_rotations(self.design, rotations)
-                image_fts[here] = scatterer.image_fts(rotations, offsets_A, box, pixel_size_A)
-        for n in np.flatnonzero(truth.junk == DEBRIS):
-            image_fts[n] = self._debris(int(rows[n]), truth.shift_A[n])
-        image_fts *= self._transfer(truth) * truth.contrast[:, None, None].astype(np.float32)
-        return real_images(image_fts, box)
+                rotations = magnified_rotations(self.design, matrices_from_quaternions(truth.body_rotation[here]))
+                yield scatterer, here, (rotations, -truth.body_shift_A[here])
+
+    def _curved(self, truth: Truth) -> np.ndarray:
+        """C exp(i chi) F2 of eq. (1) on the Ewald sphere, (n, box, box // 2 + 1) complex64; 0 for junk."""
+        design = self.design
+        box, (kx, ky) = design.box, _half_plane(design.box)
+        out = np.zeros((len(truth), box, box // 2 + 1), np.complex64)
+        magnification = np.reshape(design.magnification, (1, 2, 2))
+        form = height_form(design.ewald_sign, np.array([design.voltage_V]), box * design.pixel_size_A, magnification)
+        height = heights(form, kx, ky).reshape(out.shape[1:])
+        for scatterer, here, seen in self._particles(truth):
+            above, below = scatterer.curved_fts(*seen, height, box, design.pixel_size_A)
+            shown = truth.take(here)
+            turned = self._ctf(shown) + 1j * self._ctf(shown, 0.5 * np.pi)
+            out[here] = 0.5 * (turned * above + np.conj(turned) * below)
+        phase = odd_phase(design, kx, ky)
+        return out if phase is None else out * phase.reshape(out.shape[1:])
+
+    def _ctf(self, truth: Truth, retarded_rad: float = 0.0) -> np.ndarray:
+        """The CTF (n, box, box // 2 + 1) float32; retarded by a quarter turn, cos gamma."""
+        box, (kx, ky) = self.design.box, _half_plane(self.design.box)
+        out = np.empty((len(truth), len(kx)), np.float32)
+        added = even_turns(replace(self.design, number=len(truth)), kx, ky)
+        ctf_values(true_ctf(self.design, truth, retarded_rad), kx, ky, 1.0 / (box * self.design.pixel_size_A), out, added)
+        return out.reshape(len(truth), box, box // 2 + 1)
 
     def _transfer(self, truth: Truth) -> np.ndarray:
         """The CTF, with the phases of odd aberrations where there are any."""
-        box = self.design.box
-        ky, kx = (k.ravel() for k in np.meshgrid(*half_plane_frequencies(box), indexing="ij"))
-        out = np.empty((len(truth), len(kx)), np.float32)
-        added, phase = even_turns(replace(self.design, number=len(truth)), kx, ky), odd_phase(self.design, kx, ky)
-        ctf_values(true_ctf(self.design, truth), kx, ky, 1.0 / (box * self.design.pixel_size_A), out, added)
-        return (out if phase is None else out * phase).reshape(len(truth), box, box // 2 + 1)
+        out, phase = self._ctf(truth), odd_phase(self.design, *_half_plane(self.design.box))
+        return out if phase is None else out * phase.reshape(out.shape[1:])
 
     def _measure_gain(self) -> float:
         """Eq. (2)."""
@@ -121,6 +151,12 @@ class Simulator:
         weights = np.full(DEBRIS_ATOMS, particle.image_total(design.pixel_size_A) / DEBRIS_ATOMS, np.float32)
         offset_px = (-shift_A / design.pixel_size_A)[None]
         return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.box, DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
+
+
+def _half_plane(box: int) -> tuple[np.ndarray, np.ndarray]:
+    """kx and ky (box (box // 2 + 1),) in the order of a real FFT."""
+    ky, kx = (k.ravel() for k in np.meshgrid(*half_plane_frequencies(box), indexing="ij"))
+    return kx, ky
 
 
 def simulate_dataset(model: Scatterer, design: SimulationDesign, second: Scatterer | None = None) -> SimulatedData:
@@ -162,6 +198,9 @@ def require_possible(scatterers: tuple[Scatterer, ...], design: SimulationDesign
                             "exchange the two")
     if design.second_fraction > 0 and len(scatterers) < 2:
         raise SettingsError(f"second_fraction {design.second_fraction:g} without a second model", "a second_model", "name one")
+    if design.ewald_sign and (design.motion_rotation_rad or design.motion_shift_A):
+        raise SettingsError("an Ewald sphere (ewald_sign) and moving subunits", "one of them: how subunits move along the beam is not kept",
+                            "leave motion_rotation and motion_shift at 0, or ewald_sign at none")
     if len({len(s.body_centres_A) for s in scatterers}) > 1:
         raise SettingsError("two models with different numbers of moving subunits", "the same subunits in both models",
                             "leave motion_rotation and motion_shift at 0, or simulate the two apart and join them")

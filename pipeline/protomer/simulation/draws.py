@@ -52,6 +52,7 @@ class SimulationDesign:
     odd_zernike: tuple[float, ...] = ()
     even_zernike: tuple[float, ...] = ()
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+    ewald_sign: int = 0  # h of protomer_kernels/ewald.py, eq. (1); 0: images are of flat slices
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ def draw_truth(design: SimulationDesign, body_centres_A: np.ndarray, stream: str
         class_number=np.where(draws.uniform("class") < design.second_fraction, 2, 1).astype(np.int32))
 
 
-def true_ctf(design: SimulationDesign, truth: Truth) -> CtfParameters:
-    """The CTF that the images were made with, without even aberrations."""
+def true_ctf(design: SimulationDesign, truth: Truth, retarded_rad: float = 0.0) -> CtfParameters:
+    """The CTF that the images were made with, without even aberrations; retarded by a quarter turn it is cos gamma."""
     return CtfParameters(truth.defocus_u_A, truth.defocus_v_A, truth.defocus_angle_rad, design.voltage_V, design.spherical_aberration_A,
-                         design.amplitude_contrast, 0.0, truth.bfactor_A2, np.reshape(design.magnification, (2, 2)))
+                         design.amplitude_contrast, retarded_rad, truth.bfactor_A2, np.reshape(design.magnification, (2, 2)))
 
 
 def _uniform_rotations(draws: _Draws) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from protomer.errors import SettingsError
 from protomer.maps.volumes import Volume
 from protomer.simulation.atom_files import read_atoms
+from protomer_kernels.atom_layers import chebyshev_nodes, layer_fts, layers_needed, off_plane
 from protomer_kernels.atoms import envelope, image_grid_ft, spread_images, volume_ft_of_atoms
 from protomer_kernels.nufft import OVERSAMPLING, half_plane_frequencies, window_table
 from protomer_kernels.volume_sampling import sample_volume_ft, sampling_grid
@@ -39,6 +40,13 @@ class Scatterer(Protocol):
 
     def image_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, box: int, pixel_size_A: float) -> np.ndarray:
         """Image transforms (n, box, box // 2 + 1) complex64 for rotations (n, b, 3, 3) and displacements (n, b, 2)."""
+
+    def curved_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, height: np.ndarray, box: int,
+                   pixel_size_A: float) -> tuple[np.ndarray, np.ndarray]:
+        """As image_fts, at the heights +height and -height (box, box // 2 + 1) in cycles per box above the planes of the images.
+
+        All bodies count as where the model has them along the beam: nothing is known of how they have moved along it.
+        """
 
     def volume_ft(self, box: int, pixel_size_A: float) -> np.ndarray:
         """Volume transform (box, box, box // 2 + 1) complex64 [z, y, x] in the order of a real FFT, bodies where the model has them."""
@@ -91,6 +99,23 @@ class AtomModel:
             out[rows] = image_grid_ft(grid, self.bfactor_A2 / pixel_size_A**2)
             out[rows] *= _envelope_ratio(rotations[rows, 0], box, self.bfactor_A2 / pixel_size_A**2)
         return out
+
+    def curved_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, height: np.ndarray, box: int,
+                   pixel_size_A: float) -> tuple[np.ndarray, np.ndarray]:
+        """Image transforms off the plane; see Scatterer."""
+        above, below = np.empty((2, len(rotations), box, box // 2 + 1), np.complex64)
+        positions_px, bfactor_px2 = self.positions_A / pixel_size_A, self.bfactor_A2 / pixel_size_A**2
+        depth_px = self.radius_A / pixel_size_A * (1 + 1e-9) + 1e-9
+        nodes = chebyshev_nodes(layers_needed(float(np.abs(height).max()), depth_px, box), depth_px)
+        thinner = np.exp(-0.25 * bfactor_px2 * height**2 / box**2).astype(np.float32)  # the envelope is that of the point off the plane
+        for n in range(len(rotations)):
+            layers = np.zeros((1, len(nodes), box, box // 2 + 1), np.complex64)
+            for index, body in enumerate(self.bodies):
+                turn, offset_px = np.ascontiguousarray(rotations[n : n + 1, index]), offsets_A[n : n + 1, index] / pixel_size_A
+                layers += layer_fts(positions_px[body], self.weights[body], turn, offset_px, nodes, box, bfactor_px2)
+            layers *= _envelope_ratio(rotations[n : n + 1, 0], box, bfactor_px2)[:, None] * thinner
+            above[n], below[n] = (off_plane(layers, nodes, sign * height)[0] for sign in (1, -1))
+        return above, below
 
     def volume_ft(self, box: int, pixel_size_A: float) -> np.ndarray:
         """Volume transform; see Scatterer."""
@@ -145,13 +170,22 @@ class MapModel:
 
     def image_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, box: int, pixel_size_A: float) -> np.ndarray:
         """Image transforms; see Scatterer."""
+        return self._image_fts(rotations, offsets_A, np.zeros((box, box // 2 + 1)), box, pixel_size_A)
+
+    def curved_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, height: np.ndarray, box: int,
+                   pixel_size_A: float) -> tuple[np.ndarray, np.ndarray]:
+        """Image transforms off the plane; see Scatterer."""
+        above, below = (self._image_fts(rotations, offsets_A, sign * height, box, pixel_size_A) for sign in (1, -1))
+        return above, below
+
+    def _image_fts(self, rotations: np.ndarray, offsets_A: np.ndarray, height: np.ndarray, box: int, pixel_size_A: float) -> np.ndarray:
         ky, kx = half_plane_frequencies(box)
-        plane = np.stack(np.broadcast_arrays(kx, ky[:, None]), axis=-1).astype(np.float64)  # (box, box // 2 + 1, 2) [x, y]
-        out = np.empty((len(rotations), *plane.shape[:2]), np.complex64)
+        slab = np.stack(np.broadcast_arrays(kx, ky[:, None], height), axis=-1).astype(np.float64)  # (box, box // 2 + 1, 3) [x, y, z]
+        out = np.empty((len(rotations), *slab.shape[:2]), np.complex64)
         for first in range(0, len(rotations), IMAGES_AT_ONCE):
             rows = slice(first, first + IMAGES_AT_ONCE)
-            points = np.einsum("nij,yxj->nyxi", rotations[rows, 0, :, :2], plane)
-            phase = np.einsum("nj,yxj->nyx", offsets_A[rows, 0] / (box * pixel_size_A), plane)
+            points = np.einsum("nij,yxj->nyxi", rotations[rows, 0], slab)
+            phase = np.einsum("nj,yxj->nyx", offsets_A[rows, 0] / (box * pixel_size_A), slab[..., :2])
             out[rows] = self._sample(points, box, pixel_size_A) * np.exp(-2j * np.pi * phase)
         return out
 
