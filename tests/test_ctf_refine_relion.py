@@ -63,7 +63,7 @@ def test_relion_makes_our_map_from_what_was_refined_and_exported(tmp_path: Path)
     curves = {"ours to theirs": curve_between(ours, theirs), "ours to the truth": curve_between(ours, truth),
               "theirs": curve_between(theirs, truth), "theirs, before": curve_between(unaware, truth)}
     print({name: curve.round(2) for name, curve in curves.items()})
-    assert curves["ours to theirs"].min() > 0.9
+    assert curves["ours to theirs"].min() > 0.85
     assert np.abs(curves["theirs"] - curves["ours to the truth"]).max() < 0.1
     assert curves["theirs"][12:].mean() > curves["theirs, before"][12:].mean() + 0.1
 
