@@ -167,7 +167,6 @@ def test_a_start_volume_of_another_box_is_resampled_and_said(data: Path) -> None
     ("words", "said"),
     [
         (["--set", "initial_lowpass=30"], "initial_low_pass"),
-        (["--set", "defocus_refine=on"], "not available in this version"),
         (["--set", "box=64"], "at most 48"),
         (["--set", "mask_mode=static"], "--mask"),
         (["--symmetry", "Q7"], "Q7"),

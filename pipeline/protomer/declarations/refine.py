@@ -44,8 +44,12 @@ class RefineSettings(EngineSettings):
         choices=("none", "maximise", "marginalise"),
     )
     ewald_sign: str = ewald_setting("in the last reconstruction, ")
-    defocus_refine: bool = setting(False, "refine defocus per particle", later=True)
-    aberration_refine: bool = setting(False, "refine aberrations per optics group", later=True)
+    defocus_refine: bool = setting(
+        False, "once poses have settled, if half maps agree to 6 Å or better, refine the defocus of each image, and let poses settle again"
+    )
+    aberration_refine: bool = setting(
+        False, "the same for the beam tilt and trefoil of each optics group of 200 images or more; ctf-refine knows more of them"
+    )
 
 
 JOB = Job(

@@ -22,6 +22,7 @@ from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolutio
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
 from protomer.refinement.loop import survey_images
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
@@ -48,12 +49,21 @@ def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]
     noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     state = resume(setup, job) or begin(setup, load_start(inputs, settings, setup, job), noise, settings)
-    state = until_settled(setup, state, settings.extra_passes, job)
+    setup, state, ctf = settle(setup, state, settings, job)
     setup = at_scales(setup, state)
     confidence = rehearse(setup, state) if settings.rehearse else None
     counted = at_heaviest_mode(state.counted_poses) if settings.relaxation == "maximise" else state.counted_poses
     curved = reconstruct_curved(setup, state.model.noise, counted, setup.operators, None, settings.ewald_sign, job.events)
-    return finish(setup, state, curved, confidence, inputs, settings, job)
+    summary = finish(setup, state, (curved, ctf), confidence, inputs, settings, job)
+    job.checkpoint.beside(CHECKPOINT).remove()
+    return summary
+
+
+def settle(setup: Setup, state: State, settings: RefineSettings, job: JobRun) -> tuple[Setup, State, CtfFound | None]:
+    """Iterate until poses are settled, with CTFs refined on the way where that is asked for."""
+    if is_asked(settings):
+        return settled_with_ctf(setup, state, settings, job)
+    return setup, until_settled(setup, state, settings.extra_passes, job), None
 
 
 def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Particles:
@@ -145,14 +155,14 @@ def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.
 def finish(
     setup: Setup,
     state: State,
-    curved: CurvedMaps,
+    outcome: tuple[CurvedMaps, CtfFound | None],
     confidence: Confidence | None,
     inputs: Inputs,
     settings: RefineSettings,
     job: JobRun,
 ) -> dict[str, Any]:
     """Measure the maps, write everything (rank 0), and say how it went."""
-    particles = posed(setup, state, confidence, job)
+    particles, (curved, ctf) = posed(setup, state, confidence, job), outcome
     if not job.team.is_first:
         return {}
     half_maps = curved.half_maps.map(lambda data: Volume(data, setup.pixel_size_A))
@@ -170,7 +180,7 @@ def finish(
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     axes = None if is_asymmetric(inputs) or not settings.align_to_symmetry else start_axes(inputs, settings)
     about_axes = "" if axes is None else in_words(axes, record)
-    write_report(record, particles, state.history, confidence, (settings.initial_low_pass, joined_A), about_axes, curved, job)
+    write_report(record, particles, state.history, confidence, (settings.initial_low_pass, joined_A), about_axes, outcome, job)
     return {
         **map_summary(particles, record),
         "iterations": len(state.history),
@@ -180,4 +190,5 @@ def finish(
         "joined_below_A": round(joined_A, 4),
         "from_given_poses": change,
         "ewald_sphere": curved.summary(),
+        "ctf": None if ctf is None else ctf.summary,
     }

@@ -9,8 +9,10 @@ import numpy as np
 from protomer.engine.confidence import Confidence
 from protomer.engine.iteration_record import rotation_widths_deg
 from protomer.maps.volumes import MapRecord
+from protomer.refinement.ctf_within import CtfFound
 from protomer.refinement.curvature import CurvedMaps
 from protomer.report.build import Report
+from protomer.report.ctf_within import add_ctf
 from protomer.report.curvature_pictures import add_curvature
 from protomer.report.figures import fsc_caption, fsc_figure, histogram_figure, noise_figure, pose_change_figure, resolution_figure
 from protomer.report.pictures import add_cut_offs, orientation_figure, projections_figure, slices_figure
@@ -27,7 +29,7 @@ def write_report(
     confidence: Confidence | None,
     low_passes_A: tuple[float, float],
     about_axes: str,
-    curved: CurvedMaps,
+    outcome: tuple[CurvedMaps, CtfFound | None],
     job: JobRun,
 ) -> None:
     """Warnings first, then resolution, map, symmetry, orientations, poses and noise. low_passes_A: of the start, and below which the halves
@@ -60,7 +62,7 @@ def write_report(
         resolution_figure({"half maps": [width_A / max(h["resolved_shell"], 1) for h in history]}),
         "Resolution of the half maps in each iteration: FSC 0.143 in a sphere, or where a mask is used in that, corrected for it.",
     )
-    add_curvature(report, curved)
+    add_curvature(report, outcome[0])
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
     add_cut_offs(report, job.output.folder / "cut_off.mrc", record.fsc_mask)
@@ -68,6 +70,7 @@ def write_report(
     if about_axes:
         report.section("Symmetry", about_axes)
     _add_poses(report, particles, history, width_A)
+    add_ctf(report, outcome[1])
     report.section("Noise")
     report.figure(
         noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
