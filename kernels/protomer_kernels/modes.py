@@ -50,12 +50,14 @@ def _read(flat, base, steps, fractions, out):
     """Trilinear reading of out.shape[0] floats that lie side by side in each voxel; base: of the lower corner; steps: voxel, row, plane."""
     voxel, row, plane = steps
     dx, dy, dz = fractions
-    for c in range(8):
-        x, y, z = c & 1, (c >> 1) & 1, c >> 2
-        weight = (dx if x else ONE - dx) * (dy if y else ONE - dy) * (dz if z else ONE - dz)
-        at = base + x * voxel + y * row + z * plane
-        for j in range(out.shape[0]):
-            out[j] = weight * flat[at + j] + (out[j] if c else np.float32(0.0))
+    b00, b01, b10, b11 = base, base + row, base + plane, base + plane + row
+    w00, w01, w10, w11 = (ONE - dz) * (ONE - dy), (ONE - dz) * dy, dz * (ONE - dy), dz * dy
+    for j in range(out.shape[0]):
+        at = np.uint64(j)
+        near = w00 * flat[b00 + at] + w01 * flat[b01 + at] + w10 * flat[b10 + at] + w11 * flat[b11 + at]
+        at += voxel
+        far = w00 * flat[b00 + at] + w01 * flat[b01 + at] + w10 * flat[b10 + at] + w11 * flat[b11 + at]
+        out[j] = near + dx * (far - near)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -71,7 +73,7 @@ def see_modes(volumes, poses, batch, plane, shown, products):
     kx, ky, box = plane
     number = volumes.shape[3]
     voxel = 2 * number
-    steps = (voxel, voxel * volumes.shape[2], voxel * volumes.shape[1] * volumes.shape[2])
+    steps = (np.uint64(voxel), np.uint64(voxel * volumes.shape[2]), np.uint64(voxel * volumes.shape[1] * volumes.shape[2]))
     centre = np.float32((volumes.shape[0] - 1) // 2)
     flat = volumes.ravel()
     for n in numba.prange(rotations.shape[0]):
@@ -82,7 +84,7 @@ def see_modes(volumes, poses, batch, plane, shown, products):
         for q in range(1, kx.shape[0]):
             sign, _, _, point = turned_mate(columns, kx[q], ky[q])
             (k, j, i), fractions = corner_and_fractions(point, centre)
-            _read(flat, k * steps[2] + j * steps[1] + i * steps[0], steps, fractions, read)
+            _read(flat, np.uint64(k) * steps[2] + np.uint64(j) * steps[1] + np.uint64(i) * steps[0], steps, fractions, read)
             sine, cosine = sine_cosine_of_cycles(kx[q] * sx + ky[q] * sy)
             gain = amplitude[n, q]
             for m in range(number):
@@ -132,7 +134,7 @@ def leave_modes(data, shown, moments, shell, left, power):
 def _add_voxel(flat, base, weight, terms):
     """Adds terms times a weight to one voxel."""
     for m in range(terms.shape[0]):
-        flat[base + m] += np.int64(weight * terms[m])
+        flat[base + np.uint64(m)] += np.int64(weight * terms[m])
 
 
 @numba.njit(cache=True)
@@ -156,15 +158,15 @@ def _insert_image(flat, strides, pose, moments, scale, image, plane, slab, terms
             terms[2 * m + 1] = first_moments[m] * im
         for p in range(second_moments.shape[0]):
             terms[2 * number + p] = second_moments[p] * weight
-        base = (k * layer + j * row + i) * values
+        base = np.uint64((k * layer + j * row + i) * values)
         for z in range(2):
             if k + z < slab[0] or k + z >= slab[1]:
                 continue
             for y in range(2):
                 across = np.float64((dz if z else ONE - dz) * (dy if y else ONE - dy))
-                at = base + (z * layer + y * row) * values
+                at = base + np.uint64((z * layer + y * row) * values)
                 _add_voxel(flat, at, across * (ONE - dx), terms)
-                _add_voxel(flat, at + values, across * dx, terms)
+                _add_voxel(flat, at + np.uint64(values), across * dx, terms)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
