@@ -5,15 +5,19 @@ Each image is made anew: the mean map of its half at its pose, with its CTF and 
 (1) Y' = A S_0(exp(w) R, shift + d) + noise,     (w, d) ~ Normal(0, pose covariance)
 
 the pose being off by as much as the refinement said that it may be, since wrong poses look like motion. Copies of one image share noise and
-error of pose, as those of a real one do. What modes the analysis then finds is what chance and poses make: the number of modes that are
-real is that of those which stand out of it.
+error of pose, as those of a real one do. What modes the analysis then finds is what chance and poses make. To compare, every image is held
+against the modes V_k that the *other* half found, in which its own noise has no part: with G = L L^T and b of posterior.py at c = 1,
+
+(2) excess_k = sum_i L_kk^2 (w_k^2 - 1) / sum_i L_kk^2,  w = L^-1 b
+
+is how much more images vary along the mode, less what they vary along those before it, than their noise does, in units of the noise: zero,
+with the standard error sqrt(2 / images), where nothing varies. Modes are real whose excess stands out of the control's largest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -21,47 +25,87 @@ from scipy.spatial.transform import Rotation
 from protomer.engine.confidence import full_covariance
 from protomer.fixed_poses.scores import Seen
 from protomer.randomness import generator
-from protomer.variability.expectation import Source
+from protomer.variability.expectation import Source, Views
 from protomer.variability.loop import by_chance
+from protomer.variability.maximisation import inner
 from protomer.variability.work import Standing, Varying
 from protomer_kernels.slices import transform_volume
 
-CLEARLY = 1.5  # times what the control's strongest mode has in common between the halves
-LEAST_CORRELATION = 0.25  # of a mode of one half with that of the other
-BEYOND_CONTROL = 0.1  # by which this exceeds the control's greatest
+CLEARLY = 1.5  # times the control's largest excess
+SIGMAS, LEAST_EXCESS = 4.0, 0.05  # standard errors beyond that; of the noise, below which noise that is not quite white may look so
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Of each mode (K,): eq. (2), and its standard error if nothing varied."""
+
+    value: np.ndarray
+    error: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of each mode, whether it stands out of the control (K,); and what it was judged by: shared variance and correlation of the halves,
-    of the run and of the control (K,) each, the latter None where no control was run."""
+    """Of each mode, whether it stands out of the control (K,); and what it was judged by: run and control, None where none was run."""
 
     is_real: np.ndarray
-    shared: np.ndarray
-    correlation: np.ndarray
-    control_shared: np.ndarray | None
-    control_correlation: np.ndarray | None
+    run: Excess
+    control: Excess | None
 
     @property
     def number(self) -> int:
-        """How many modes are real: those before the first that is not."""
-        return int(np.argmin(np.append(self.is_real, False)))
+        """How many modes are real."""
+        return int(self.is_real.sum())
 
-    def summary(self) -> list[dict[str, Any]]:
-        """For summary.json."""
-        return [{"mode": k + 1, "is_real": bool(self.is_real[k]), "halves_agree": round(float(self.correlation[k]), 4),
-                 "control_halves_agree": None if self.control_correlation is None else round(float(self.control_correlation[k]), 4)}
-                for k in range(len(self.shared))]
+    @property
+    def level(self) -> float:
+        """What a mode has to exceed."""
+        return level_of(self.run, self.control)
 
 
-def judged(run: Standing, control: Standing | None) -> Verdict:
-    """Which modes of a run stand out of its control: in what the two halves have in common of them, and in how well they agree on it."""
-    shared, correlation = (np.array(run.last[name]) for name in ("shared", "correlation"))
+def level_of(run: Excess, control: Excess | None) -> float:
+    """The excess from which on a mode counts as real."""
     if control is None:
-        return Verdict(correlation > LEAST_CORRELATION, shared, correlation, None, None)
-    null, agreed = (np.array(control.last[name]) for name in ("shared", "correlation"))
-    is_real = (shared > CLEARLY * max(float(null.max()), 0.0)) & (correlation > max(LEAST_CORRELATION, float(agreed.max()) + BEYOND_CONTROL))
-    return Verdict(is_real, shared, correlation, null, agreed)
+        return max(LEAST_EXCESS, SIGMAS * run.error)
+    return max(LEAST_EXCESS, CLEARLY * max(float(control.value.max()), 0.0) + SIGMAS * float(np.hypot(run.error, control.error)))
+
+
+def judged(run: Excess, control: Excess | None) -> Verdict:
+    """Which modes of a run stand out of its control."""
+    return Verdict(run.value > level_of(run, control), run, control)
+
+
+def excess_of(varying: Varying, standing: Standing, source: Source, label: str) -> Excess:
+    """Eq. (2): every image against the modes that the other half found. Every rank takes part."""
+    fixed, setup, number = varying.fixed, varying.fixed.setup, varying.number
+    sums, current = [np.zeros((0, 2, number))], -1
+    with setup.progress(label, sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
+        for n, seen in source(setup.numbers):
+            half = setup.batches[n].key[0]
+            if half != current:
+                current = half
+                views = Views.of(standing.mean[half], of_unit_norm(standing.modes[1 - half]), fixed.radius, setup.threads)
+            _, products = views.seen_by(seen, setup.store.plane.arrays(seen.batch.amplitude.shape[1]))
+            sums.append(beyond_noise(products)[None])
+            line.advance(len(seen.rows))
+            setup.check_stop()
+    excess, weight = setup.team.gather_rows(np.concatenate(sums)).sum(axis=0)
+    images = len(np.unique(setup.particles.by_image("image_uid")[0]))
+    return Excess(excess / np.maximum(weight, 1e-30), float(np.sqrt(2.0 / images)))
+
+
+def beyond_noise(products: np.ndarray) -> np.ndarray:
+    """Numerator and denominator of eq. (2), summed over images: (2, K), from products (n, K + 1, K + 2) of see_modes."""
+    gram, b = products[:, 1:, 1:-1], products[:, 1:, -1] - products[:, 1:, 0]
+    size = np.einsum("nkk->nk", gram).max(axis=1)[:, None, None]
+    root = np.linalg.cholesky(gram + (1e-9 * size + 1e-30) * np.eye(gram.shape[1]))
+    own = np.linalg.solve(root, b[:, :, None])[:, :, 0]
+    weight = np.einsum("nkk->nk", root) ** 2
+    return np.stack([(weight * (own**2 - 1.0)).sum(axis=0), weight.sum(axis=0)])
+
+
+def of_unit_norm(modes: np.ndarray) -> np.ndarray:
+    """(K, d, d, d), each over its norm; one of zeros stays so."""
+    return np.stack([mode / np.float32(max(np.sqrt(inner(mode, mode)), 1e-30)) for mode in modes])
 
 
 def control_start(varying: Varying, run: Standing) -> Standing:

@@ -35,7 +35,7 @@ def begin(varying: Varying, noise: np.ndarray) -> Standing:
 
 
 def by_chance(varying: Varying, mean: Halves[np.ndarray]) -> Halves[np.ndarray]:
-    """Modes that are white noise in the mask up to the finest shell, other ones in either half: what they agree on later is not from here."""
+    """Modes of white noise in the mask up to the finest shell, other ones in either half, so that what they come to share is not from here."""
     fixed, focus = varying.fixed, varying.fixed.masks(varying.fixed.box)[1]
 
     def of_half(half: int) -> np.ndarray:
@@ -69,3 +69,11 @@ def until_done(varying: Varying, standing: Standing, step: Callable[[Standing], 
         standing = step(standing)
         after(standing)
     return standing
+
+
+def resized(standing: Standing, size: np.ndarray) -> Standing:
+    """The standing with modes times size (K,)."""
+    last = {**standing.last, "variance": (np.array(standing.last["variance"]) * size**2).tolist(),
+            "shared": (np.array(standing.last["shared"]) * size**2).tolist()}
+    modes = standing.modes.map(lambda own: own * size.astype(np.float32)[:, None, None, None])
+    return replace(standing, modes=modes, history=[*standing.history[:-1], last])
