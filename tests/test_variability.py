@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 
 from protomer.catalogue import declaration
+from protomer.config.job_command import Call
+from protomer.config.job_inputs import resolve_inputs
+from protomer.declarations.export import JOB as EXPORT
+from protomer.declarations.export import ExportSettings
 from protomer.errors import ProtomerError
+from protomer.formats.cs import read_cs_particles
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume
+from protomer.jobs.export import execute
 from protomer.maps.volumes import Volume
 from protomer.running.job_run import RunOptions, run_job
 from protomer.symmetry.expansion import expanded
@@ -114,9 +120,15 @@ def test_all_that_was_given_stays_and_the_tables_say_the_same(swinging: Ran) -> 
     assert said["images"] == NUMBER and said["resolution_A"]["corrected"] < 20
     page = (folder / "out/report.html").read_text()
     assert "data:image/gif;base64" in page and f"{2 * NUMBER} copies of {NUMBER} images" in page and "How many modes are real" in page
-    protomer("export", "--particles", folder / "out", "--cs", folder / "moved.cs", "--output", folder / "exported")
-    table = np.load(folder / "moved.cs", allow_pickle=False)
-    np.testing.assert_array_equal(table["components_mode_0/value"], found.extra["components_mode_0/value"])
+    again = read_cs_particles(exported(folder))
+    np.testing.assert_array_equal(again.extra["components_mode_0/value"], found.extra["components_mode_0/value"])
+
+
+def exported(folder: Path) -> Path:
+    """The particles with coordinates as a .cs file."""
+    given = {"particles": folder / "out", "cs": folder / "moved.cs"}
+    assert execute(resolve_inputs(EXPORT, given), ExportSettings(), Call(given, {}, None)) == 0
+    return folder / "moved.cs"
 
 
 def test_a_rigid_set_yields_no_mode_above_the_noise_control(tmp_path: Path) -> None:
@@ -179,7 +191,7 @@ def test_bad_input_is_refused_with_its_remedy(small: Path, tmp_path: Path) -> No
     assert "protomer refine" in refused(small, {}, particles=str(tmp_path / "unposed.h5"))
     write_volume(tmp_path / "nothing.mrc", Volume(np.zeros((BOX,) * 3, np.float32), PIXEL_A))
     assert "mask" in refused(small, {"modes": 2}, mask=str(tmp_path / "nothing.mrc"))
-    write_volume(tmp_path / "corner.mrc", Volume(sphere_mask(BOX, 4.5, 2.0, (5.0, 5.0, 5.0)), PIXEL_A))
+    write_volume(tmp_path / "corner.mrc", Volume(sphere_mask(BOX, 3.0, 1.0, (3.0, 3.0, 3.0)), PIXEL_A))
     assert "no density in the focus mask corner.mrc" in refused(small, {"modes": 1}, mask=str(tmp_path / "corner.mrc"))
     write_volume(tmp_path / "dot.mrc", Volume(sphere_mask(BOX, 1.0, 1.0, (16.0, 16.0, 20.0)), PIXEL_A))
     assert "independent details" in refused(small, {"modes": 2}, mask=str(tmp_path / "dot.mrc"))

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from protomer.engine.maximisation import Sums, half_totals, solid_sphere, unregularised
+from protomer.engine.maximisation import Sums, half_totals, unregularised
 from protomer.fixed_poses.loop import common_map, everything
 from protomer.fixed_poses.scores import score
 from protomer.fixed_poses.subspace import orthonormal, random_maps
 from protomer.maps.volumes import Halves
-from protomer.refinement.setup import MASK_FRACTION
 from protomer.variability.expectation import Source, look
 from protomer.variability.maximisation import Aligned, maximise, shaped
 from protomer.variability.posterior import scales_of
@@ -28,14 +27,14 @@ def begin(varying: Varying, noise: np.ndarray) -> Standing:
     one = replace(fixed, number=1, similarity=0.0)
     common = common_map(fixed, noise)
     scored = score(one, common, everything(one), "the mean maps")
-    box, shells = fixed.box, fixed.radius + 1
+    box, shells, solvent = fixed.box, fixed.radius + 1, fixed.masks(fixed.box)[0]
     halves = half_totals(scored.totals[0]).map(
-        lambda total: unregularised(Sums.of(total, scored.scale), box, shells, fixed.setup.threads) * solid_sphere(box, MASK_FRACTION))
+        lambda total: unregularised(Sums.of(total, scored.scale), box, shells, fixed.setup.threads) * solvent)
     return Standing(halves, by_chance(varying, halves), scored.noise, np.full((varying.number, shells), np.inf))
 
 
 def by_chance(varying: Varying, mean: Halves[np.ndarray]) -> Halves[np.ndarray]:
-    """Modes of white noise in the mask up to the finest shell, other ones in either half, so that what they come to share is not from here."""
+    """Modes of white noise in the mask up to the finest shell; other ones in either half, so that what they share later is not from here."""
     fixed, focus = varying.fixed, varying.fixed.masks(varying.fixed.box)[1]
 
     def of_half(half: int) -> np.ndarray:

@@ -11,7 +11,8 @@ With scalar products of a whitened image Y, its view A S_0 of the mean map and A
 (5) s_k^2 = <m_k^2 + C_kk> over all images, under z ~ Normal(0, diag s^2): with h = C^-1 m and G = C^-1 - 1 of (2), C = (G + 1 / s^2)^-1
 
 (2) and (4) are found in turn, and so are (2) and (5), once at the end: modes that were filtered are smaller than what varies, and a unit of
-their coordinates is more than one standard deviation of the particles. mu and v follow from the least-squares scales of all images as in engine/particle_scale.py.
+their coordinates is more than one standard deviation of the particles. mu and v follow from the least-squares scales of all images as in
+engine/particle_scale.py.
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ def write_report(varying: Varying, shown: Shown, particles: Particles, job: JobR
     """Warnings first, then how many modes are real, where the particles lie on them, and each mode."""
     setup, verdict, last = varying.fixed.setup, shown.verdict, shown.standing.last
     width_A = setup.store.plane.box * setup.pixel_size_A
-    images = len(np.unique(particles.image_uid))
+    images, is_sphere = len(np.unique(particles.image_uid)), varying.fixed.focus is varying.fixed.solvent
     facts = {
         "particles": len(particles) if images == len(particles) else f"{len(particles)} copies of {images} images",
         "box": f"{setup.store.plane.box} px of {setup.pixel_size_A:.4g} Å",
         "modes reach": f"{width_A / varying.fixed.radius:.2f} Å" + (f", from {width_A / varying.high_pass_shell:.0f} Å"
                                                                     if varying.high_pass_shell else ""),
         "in the half-sets": " and ".join(str(int((particles.half == half).sum())) for half in (0, 1)),
-        "mask": "a sphere" if varying.fixed.focus is varying.fixed.solvent else f"{100 * float(varying.fixed.focus.mean()):.1f} % of the box",
+        "mask": "a sphere" if is_sphere else f"{100 * float(varying.fixed.focus.mean()):.1f} % of the box",
         "iterations": shown.standing.done,
     }
     report = Report("Variability", job.events.warnings, facts)
@@ -76,8 +76,8 @@ def add_reality(report: Report, varying: Varying, shown: Shown, has_copies: bool
     report.section("How many modes are real")
     report.figure(excess_figure(verdict.run.value, None if control is None else control.value, verdict.level),
                   "How much more the images of one half-set vary along the modes that the other half-set found than their noise does, in "
-                  "units of the noise: zero where nothing varies. Grey: the same analysis of images of the mean map with noise, seen at "
-                  "poses that are off by as much as the particles' pose covariances say. A mode is real where it stands clearly out of these.")
+                  "units of the noise: zero where nothing varies. Grey: the same analysis of images of the mean map with noise, seen "
+                  "at poses that are off by as much as the particles' pose covariances say. A mode is real where it stands clearly out of these.")
     total = max(sum(last["variance"]), 1e-30)
     report.table(("mode", "is real", "excess", "control", "halves agree", "share of the variance (%)", "mean error (sd)"),
                  [(k + 1, "yes" if verdict.is_real[k] else "no", round(float(verdict.run.value[k]), 3),
@@ -89,11 +89,11 @@ def add_reality(report: Report, varying: Varying, shown: Shown, has_copies: bool
     report.figure(mode_fsc_figure(np.array(last["fsc"]), setup.store.plane.box * setup.pixel_size_A),
                   "Fourier shell correlation between the modes of the half-sets, each of which found its modes by itself.")
     report.figure(variances_figure(np.array([entry["variance"] for entry in shown.standing.history])),
-                  "Variance of each mode over the iterations. From half-way on modes are filtered by what the half-sets share: what is noise "
-                  "drops, and what is real stays.")
+                  "Variance of each mode over the iterations. From half-way on modes are filtered by what the half-sets share: what is "
+                  "noise drops, and what is real stays.")
     if has_copies:
-        report.text("Copies of one image are not independent: they show the same noise, and lie in the same half-set. Errors are counted by "
-                    "images, and the control's copies share their noise as well.")
+        report.text("Copies of one image are not independent: they show the same noise, and lie in the same half-set. Errors are counted "
+                    "by images, and the control's copies share their noise as well.")
 
 
 def add_places(report: Report, shown: Shown) -> None:
