@@ -35,11 +35,11 @@ JOB = Job(
     name="variability",
     summary="Continuous motion and other variability of particles with known poses, as linear modes",
     teaches="3D variability analysis: every image is described as the mean map plus a few modes, times coordinates of its own, by "
-    "expectation-maximisation with CTF, noise and the uncertainty of every coordinate. Use it after a refinement, for motion that goes in "
-    "all stages from one end to the other; for states that one can count, use classify-fixed. Symmetry-expanded particles are welcome, "
-    "with a mask over one asymmetric unit: a mode then is what one protomer does by itself. The mean map is reconstructed first, from these "
-    "particles. Each half-set finds modes by itself; these are turned into one basis, and their FSC says how fine a mode is. A control "
-    "without variability (noise_control) says how many modes are real: look at that first. "
+    "expectation-maximisation with CTF, noise and the uncertainty of every coordinate. Use it after a refinement, for motion that goes "
+    "in all stages from one end to the other; for states that one can count, use classify-fixed. Symmetry-expanded particles are welcome, "
+    "with a mask over one asymmetric unit: a mode then is what one protomer does by itself. The mean map is reconstructed first, from "
+    "these particles. Each half-set finds modes by itself; these are turned into one basis, and their FSC says how fine a mode is. A "
+    "control without variability (noise_control) says how many modes are real: look at that first. "
     "Writes mode_1.mrc ... (what one standard deviation of the particles changes), mode_1/volume.h5 with the halves' modes and "
     "mode_1/frame_000.mrc ... along it, particles.h5 and variability.csv with coordinates and their errors, the mean map with FSC, and on "
     "request cluster_1/ ... and mode_1/window_1/ ... . "

@@ -101,7 +101,7 @@ def movie_markup(frames: Sequence[Volume], caption: str) -> str:
     """An animated picture of projections along the three axes, there and back, as HTML that holds the picture itself."""
     planes = [np.concatenate([frame.data.sum(axis=axis, dtype=np.float64)[::-1] for axis in (0, 1, 2)], axis=1) for frame in frames]
     low, high = np.percentile(np.stack(planes), (0.5, 99.9))
-    greys = [np.uint8(np.clip(255.0 * (plane - low) / max(high - low, 1e-12), 0, 255)) for plane in planes]
+    greys = [np.clip(255.0 * (plane - low) / max(high - low, 1e-12), 0, 255).astype(np.uint8) for plane in planes]
     encoded = base64.b64encode(animated(greys + greys[-2:0:-1])).decode()
     return filled("movie.html", source=f"data:image/gif;base64,{encoded}", caption=caption)
 

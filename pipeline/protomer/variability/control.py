@@ -117,7 +117,8 @@ def control_start(varying: Varying, run: Standing) -> Standing:
 def made_images(varying: Varying, run: Standing) -> Source:
     """Batches of eq. (1), whitened by the run's noise."""
     fixed, plane = varying.fixed, varying.fixed.setup.store.plane
-    setup, held = fixed.setup, {}
+    setup = fixed.setup
+    held: dict[int, np.ndarray] = {}
 
     def source(numbers: Sequence[int]) -> Iterator[tuple[int, Seen]]:
         for n in numbers:

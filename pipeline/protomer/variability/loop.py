@@ -34,7 +34,7 @@ def begin(varying: Varying, noise: np.ndarray) -> Standing:
 
 
 def by_chance(varying: Varying, mean: Halves[np.ndarray]) -> Halves[np.ndarray]:
-    """Modes of white noise in the mask up to the finest shell; other ones in either half, so that what they share later is not from here."""
+    """Modes of white noise in the mask up to the finest shell; others in either half, so that what they share later is not from here."""
     fixed, focus = varying.fixed, varying.fixed.masks(varying.fixed.box)[1]
 
     def of_half(half: int) -> np.ndarray:

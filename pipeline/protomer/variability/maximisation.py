@@ -6,7 +6,11 @@
     one standard deviation of the particles changes           (parameter expansion: Liu, Rubin and Wu 1998, Biometrika 85:755)
 (4) V_b <- V_b Q, Q = argmin |V_a - V_b Q| over rotations of the K modes          (orthogonal Procrustes: Schönemann 1966)
 (5) V_a, V_b <- V_a T, V_b T, T the eigenvectors of V_a^T V_a + V_b^T V_b, in order of variance
-(6) S = <V_a, V_b>, N = (|V_a|^2 + |V_b|^2) / 2 - S by shell, of each mode: 1 / tau^2 of the next (1) is mean weight N / S
+(6) S = <V_a, V_b>, N = (|V_a|^2 + |V_b|^2) / 2 - S by shell, of each mode
+(7) 1 / tau_k^2 of the next (1) is h_k e_k N_k / S_k, h the mean weight of the shell, e_k = 1 - <C_kk>
+
+e is the share of the weight that images really have: h counts coordinates as if they were known, and is too large where their posteriors C
+are wide. Without e the prior would be applied anew in every iteration to what the one before has left, and weak modes would fade away.
 
 z ~ Normal(0, 1) stays so under the rotations of (4) and (5). Half-sets share these K x K rotations, (6) and the mask, and no density. Sums
 are taken in a fixed order by NumPy, not by BLAS, so that ranks and threads do not change a bit.
@@ -31,7 +35,7 @@ from protomer_kernels.shells import shell_cross_sums
 from protomer_kernels.wiener import map_of_quotient
 
 WEAK = 0.02  # of the mean weight of a shell: the ridge while S / N is not known
-LEAST_RATIO = 1e-3
+LEAST_RATIO, LEAST_SHARE = 1e-3, 1e-6
 EDGE = 2.0  # shells, of filters
 
 
@@ -60,7 +64,7 @@ def maximise(varying: Varying, standing: Standing, totals: Sequence[np.ndarray],
     made = []
     for half in (0, 1):
         if half % setup.team.size == setup.team.rank:
-            made.append(modes_of_half(varying, totals[half], factor, standing.ratio))
+            made.append(modes_of_half(varying, totals[half], factor, standing.ratio / told_share(coordinates)[:, None]))
     shape = (varying.number, fixed.box, fixed.box, fixed.box)
     gathered = setup.team.gather_rows(np.array(made, np.float32).reshape(-1, *shape))
     scaled = []
@@ -71,7 +75,7 @@ def maximise(varying: Varying, standing: Standing, totals: Sequence[np.ndarray],
 
 
 def modes_of_half(varying: Varying, total: np.ndarray, factor: float, ratio: np.ndarray) -> np.ndarray:
-    """Eqs. (1) and (2): (K, d, d, d) float32."""
+    """Eqs. (1), (7) and (2): (K, d, d, d) float32. ratio (K, shells): S / N over e."""
     fixed, number, shells = varying.fixed, varying.number, varying.fixed.radius + 1
     weight = mode_weights(total, number, factor, shells)
     known = np.maximum(np.where(np.isfinite(ratio), ratio, 1.0 / WEAK), LEAST_RATIO)
@@ -79,6 +83,11 @@ def modes_of_half(varying: Varying, total: np.ndarray, factor: float, ratio: np.
     solved = np.empty((number, *total.shape[:3]), np.complex64)
     solve_modes(total, factor, weight / known + spare, solved)
     return np.stack([shaped(varying, map_of_quotient(one, fixed.box, fixed.setup.threads)) for one in solved])
+
+
+def told_share(coordinates: Coordinates) -> np.ndarray:
+    """e (K,) of eq. (7)."""
+    return np.maximum(1.0 - np.einsum("nkk->nk", coordinates.covariance).mean(axis=0), LEAST_SHARE)
 
 
 def shaped(varying: Varying, volume: np.ndarray) -> np.ndarray:
