@@ -18,7 +18,7 @@ from protomer.tables.half_sets import require_two_halves, warn_of_small_halves
 from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import largest_radius
 
-IMAGES_PER_MODE = 25  # in the smaller half: fewer do not hold a mode apart from their noise
+IMAGES_PER_MODE = 10  # in the smaller half: fewer do not hold a mode apart from their noise
 NUMBERS_PER_MODE = 8.0  # independent densities in the mask at the filter's resolution, of which a mode is one combination
 
 
