@@ -22,9 +22,6 @@ import numpy as np
 from accuracy import protomer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from reconstructions import as_particles
-from two_domains import Moving, moving
-
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import write_volume
 from protomer.simulation.pose_trial import known_images
@@ -35,6 +32,8 @@ from protomer.tables.particles import Particles
 from protomer.variability.expectation import Views
 from protomer.variability.posterior import posterior_of
 from protomer_kernels.half_plane import HalfPlane
+from reconstructions import as_particles
+from two_domains import Moving, moving
 
 WIDTH_A = 170.0  # of the box
 ITERATIONS = 20
@@ -69,8 +68,8 @@ def measure(folder: Path, case: tuple[int, float, float], box: int, filter_A: fl
     particles = expanded(as_particles(made.data, folder), OperatorSet.of_group("C2"))
     write_particles(folder / "particles.h5", replace(particles, has_poses=True))
     write_volume(folder / "mask.mrc", made.mask)
-    words = ["variability", "--particles", folder / "particles.h5", "--mask", folder / "mask.mrc", "--set", f"filter_resolution={filter_A}A",
-             "--set", f"iterations={ITERATIONS}", "--threads", threads]
+    words = ["variability", "--particles", folder / "particles.h5", "--mask", folder / "mask.mrc", "--set",
+             f"filter_resolution={filter_A}A", "--set", f"iterations={ITERATIONS}", "--threads", threads]
     cost = protomer(*words, "--output", folder / "out")
     said = json.loads((folder / "out/summary.json").read_text())
     found = read_particles(folder / "out/particles.h5")
@@ -78,8 +77,8 @@ def measure(folder: Path, case: tuple[int, float, float], box: int, filter_A: fl
     correlation = abs(float(np.corrcoef(found.extra["components_mode_0/value"], amplitude)[0, 1])) if swing_deg else np.nan
     limit = known_mode(made, particles, int(WIDTH_A / filter_A)) if swing_deg else np.nan
     first = said["modes"][0]
-    return (f"| {number} | {snr:g} | {swing_deg:g} | {cost.cpu_s:.0f} | {said['seconds']:.0f} | {limit:.3f} | {correlation:.3f} | {said['real_modes']} | "
-            f"{first['excess']:.2f} | {first['control_excess']:.2f} | {first['halves_agree']:.2f} |")
+    return (f"| {number} | {snr:g} | {swing_deg:g} | {cost.cpu_s:.0f} | {said['seconds']:.0f} | {limit:.3f} | {correlation:.3f} | "
+            f"{said['real_modes']} | {first['excess']:.2f} | {first['control_excess']:.2f} | {first['halves_agree']:.2f} |")
 
 
 def main() -> None:
