@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def advance(varying: Varying, standing: Standing, source: Source, label: str, ke
                    history=[*standing.history, told(done, found, seen.coordinates)])
 
 
-def told(done: int, found: Aligned, coordinates: Coordinates) -> dict[str, object]:
+def told(done: int, found: Aligned, coordinates: Coordinates) -> dict[str, Any]:
     """What an iteration found, for history and log."""
     return {"iteration": done, "variance": found.variance.tolist(), "shared": found.shared.tolist(),
             "correlation": found.correlation.tolist(), "fsc": np.round(found.fsc, 5).tolist(), "gain": float(coordinates.gain.mean())}
@@ -71,8 +72,10 @@ def until_done(varying: Varying, standing: Standing, step: Callable[[Standing], 
 
 
 def resized(standing: Standing, size: np.ndarray) -> Standing:
-    """The standing with modes times size (K,)."""
-    last = {**standing.last, "variance": (np.array(standing.last["variance"]) * size**2).tolist(),
-            "shared": (np.array(standing.last["shared"]) * size**2).tolist()}
+    """The standing with modes, and what history says of their variance, in units of size (K,)."""
+
+    def in_units(entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, **{name: (np.array(entry[name]) * size**2).tolist() for name in ("variance", "shared")}}
+
     modes = standing.modes.map(lambda own: own * size.astype(np.float32)[:, None, None, None])
-    return replace(standing, modes=modes, history=[*standing.history[:-1], last])
+    return replace(standing, modes=modes, history=[in_units(entry) for entry in standing.history])
