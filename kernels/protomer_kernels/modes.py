@@ -138,9 +138,9 @@ def _add_voxel(flat, base, weight, terms):
 
 
 @numba.njit(cache=True)
-def _insert_image(flat, strides, pose, moments, scale, image, plane, slab, terms):
+def _insert_image(flat, strides, pose, moments, image, plane, slab, terms):
     """Adds one image's terms of eq. (2) to the planes first <= z < last."""
-    rotation, sx, sy = pose
+    rotation, sx, sy, scale = pose
     first_moments, second_moments = moments
     data, amplitude = image
     kx, ky, _ = plane
@@ -189,8 +189,8 @@ def insert_modes(poses, moments, batch, plane, scale, slabs, out):
     for s in numba.prange(slabs):
         terms = np.empty(out.shape[3])
         for n in range(rotations.shape[0]):
-            pose = (rotations[n], np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box))
-            _insert_image(flat, strides, pose, (first_moments[n], second_moments[n]), np.float32(scale), (data[n], amplitude[n]), plane,
+            pose = (rotations[n], np.float32(shifts_px[n, 0] / box), np.float32(shifts_px[n, 1] / box), np.float32(scale))
+            _insert_image(flat, strides, pose, (first_moments[n], second_moments[n]), (data[n], amplitude[n]), plane,
                           (edges[s], edges[s + 1]), terms)
 
 

@@ -17,7 +17,7 @@ from protomer.report.figures import resolution_axis
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOVIE_WIDTH_PX, FRAME_MS = 660, 110
+MOVIE_WIDTH_PX, FRAME_MS = 540, 110
 BINS = 48
 
 
@@ -32,7 +32,7 @@ def excess_figure(excess: np.ndarray, control: np.ndarray | None, level: float) 
     axes.axhline(level, color=RED, linewidth=1.2, linestyle="--", label="real from here")
     axes.set_yscale("symlog", linthresh=max(level, 1e-3))
     axes.set(xlabel="mode", ylabel="variance beyond noise, over noise", xticks=at)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

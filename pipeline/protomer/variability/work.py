@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from protomer.fixed_poses.work import Fixed
 from protomer.maps.volumes import Halves
-from protomer_kernels.modes import pairs
 
 Scales = tuple[float, float]  # mean and variance of the particles' grey scales
 
@@ -26,11 +25,6 @@ class Varying:
     high_pass_shell: float
     iterations: int
     finds_scale: bool = False
-
-    @property
-    def pairs(self) -> int:
-        """Entries on and below the diagonal of a (K, K) matrix."""
-        return pairs(self.number)
 
 
 @dataclass(frozen=True)
@@ -49,14 +43,6 @@ class Coordinates:
     def error(self) -> np.ndarray:
         """(n, K) standard errors."""
         return np.sqrt(np.einsum("nkk->nk", self.covariance))
-
-    def turned(self, turn: np.ndarray) -> Coordinates:
-        """In other axes: mean' = mean turn."""
-        return replace(self, mean=self.mean @ turn, covariance=turn.T @ self.covariance @ turn)
-
-    def take(self, rows: np.ndarray) -> Coordinates:
-        """Some rows."""
-        return Coordinates(self.mean[rows], self.covariance[rows], self.scale[rows], self.gain[rows], self.fit[rows])
 
 
 @dataclass(frozen=True)
