@@ -24,41 +24,13 @@ from accuracy import protomer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import write_volume
-from protomer.simulation.pose_trial import known_images
 from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
-from protomer.symmetry.point_groups import operators
-from protomer.tables.particles import Particles
-from protomer.variability.expectation import Views
-from protomer.variability.posterior import posterior_of
-from protomer_kernels.half_plane import HalfPlane
 from reconstructions import as_particles
-from two_domains import Moving, moving
+from two_domains import known_mode, moving
 
 WIDTH_A = 170.0  # of the box
 ITERATIONS = 20
-
-
-def known_mode(made: Moving, particles: Particles, radius: int) -> float:
-    """Correlation of amplitudes with the coordinates that follow from the true mean, mode, poses and noise."""
-    design, truth = made.data.design, made.data.truth
-    plane = HalfPlane(design.box, radius)
-    views = Views.of(made.data.volume.data, made.mode.data[None], radius, 1)
-    found = np.empty((len(made.data.images), 2))
-    for first in range(0, len(found), 64):
-        rows = slice(first, first + 64)
-        batch, part = known_images(made.data, plane, radius, rows), truth.take(rows)
-        for copy, operator in enumerate(operators("C2")):
-            seen = _Known(batch, np.ascontiguousarray(operator @ part.rotation_matrix), part.shift_A / design.pixel_size_A)
-            found[rows, copy] = posterior_of(views.seen_by(seen, plane.arrays(len(plane)))[1], None).mean[:, 0]  # type: ignore[arg-type]
-    return abs(float(np.corrcoef(found.ravel(), made.amplitude.ravel())[0, 1]))
-
-
-class _Known:
-    """What Views asks of a batch."""
-
-    def __init__(self, batch: object, magnified: np.ndarray, shift_px: np.ndarray) -> None:
-        self.batch, self.magnified, self.shift_px = batch, magnified, shift_px
 
 
 def measure(folder: Path, case: tuple[int, float, float], box: int, filter_A: float, threads: int) -> str:
@@ -75,7 +47,7 @@ def measure(folder: Path, case: tuple[int, float, float], box: int, filter_A: fl
     found = read_particles(folder / "out/particles.h5")
     amplitude = made.amplitude[particles.stack_index, particles.copy]
     correlation = abs(float(np.corrcoef(found.extra["components_mode_0/value"], amplitude)[0, 1])) if swing_deg else np.nan
-    limit = known_mode(made, particles, int(WIDTH_A / filter_A)) if swing_deg else np.nan
+    limit = known_mode(made, int(WIDTH_A / filter_A)) if swing_deg else np.nan
     first = said["modes"][0]
     return (f"| {number} | {snr:g} | {swing_deg:g} | {cost.cpu_s:.0f} | {said['seconds']:.0f} | {limit:.3f} | {correlation:.3f} | "
             f"{said['real_modes']} | {first['excess']:.2f} | {first['control_excess']:.2f} | {first['halves_agree']:.2f} |")

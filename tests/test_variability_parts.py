@@ -19,11 +19,12 @@ from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer.variability.control import Excess, beyond_noise, judged, noise_of, perturbed
 from protomer.variability.expectation import Views, insert
-from protomer.variability.maximisation import aligned, combined, expanded_parameters, gram, told_share
+from protomer.variability.maximisation import aligned, combined, expanded_parameters, gram, shaped, told_share
 from protomer.variability.posterior import at_own_variance, posterior_of, scales_of
 from protomer.variability.work import Coordinates, Varying
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.modes import empty_mode_accumulator, solve_modes
+from protomer_kernels.shells import shell_power
 from protomer_kernels.wiener import map_of_quotient
 from reconstructions import as_particles, setup_of
 from two_domains import moving
@@ -216,8 +217,10 @@ def test_excess_counts_what_varies_beyond_noise_mode_by_mode(tiny: Tiny) -> None
         sums = beyond_noise(views.seen_by(seen.with_data(images.astype(np.float32)), PLANE.arrays(len(PLANE)))[1])
         excess, error = sums[0] / sums[1], np.sqrt(2 / IMAGES)
         assert abs(excess[1]) < 3 * error and (abs(excess[0]) < 3 * error if amplitude == 0 else excess[0] > 10)
-    verdict = judged(Excess(np.array([2.0, 0.5, 0.02]), 0.02), Excess(np.array([0.4, 0.1, 0.0]), 0.02))
+    run, control = Excess(np.array([2.0, 0.5, 2.0]), 0.02), Excess(np.array([0.4, 0.1, 0.0]), 0.02)
+    verdict = judged(run, control, np.array([0.9, 0.9, 0.1]))
     assert verdict.is_real.tolist() == [True, False, False] and verdict.number == 1
+    assert judged(run, None, np.array([0.9, 0.9, 0.1])).is_real.tolist() == [True, True, False]
 
 
 def test_the_told_share_falls_where_posteriors_are_as_wide_as_the_prior() -> None:
@@ -249,3 +252,15 @@ def test_copies_of_an_image_share_noise_and_error_of_pose_in_the_control(tmp_pat
     still = replace(varying, fixed=replace(varying.fixed, setup=setup_of(expanded(images.with_columns(
         pose_covariance=np.zeros((len(images), 15))), OperatorSet.of_group("C2")), OperatorSet.identity())))
     assert perturbed(still, seen) is seen
+
+
+def test_modes_keep_to_the_mask_and_between_their_filters(tmp_path: Path) -> None:
+    setup = setup_of(as_particles(moving(40, 32, 5.0, 0.5, 5.0).data, tmp_path), OperatorSet.identity())
+    sphere = solid_sphere(32, 0.3)
+    fixed = Fixed(setup, known_poses(setup.particles, 5.0), 1, 10, 10, sphere, sphere, ((0,),))
+    white = random_modes(9, 1, 32)[0]
+    plain, high = (shaped(Varying(fixed, 1, shell, 2), white) for shell in (0.0, 5.0))
+    assert np.abs(plain[0]).max() == 0 and plain.dtype == np.float32
+    power = [shell_power(volume) for volume in (plain, high)]
+    assert power[0][13:].mean() < 0.02 * power[0][4:9].mean(), "little beyond the finest shell, and that by the mask"
+    assert power[1][:3].mean() < 0.1 * power[0][:3].mean() and power[1][7:9].mean() > 0.7 * power[0][7:9].mean()

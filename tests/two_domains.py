@@ -8,12 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from protomer.fixed_poses.scores import Seen
 from protomer.maps.volumes import Volume
 from protomer.simulation.dataset import SimulatedData, Simulator, noise_variance
 from protomer.simulation.draws import SimulationDesign
+from protomer.simulation.pose_trial import known_images
 from protomer.simulation.scatterers import AtomModel
 from protomer.symmetry.point_groups import operators
+from protomer.variability.expectation import Views
+from protomer.variability.posterior import posterior_of
 from protomer_kernels.atoms import real_volume
+from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import quaternions_from_matrices
 
@@ -81,3 +86,18 @@ def swinging(simulator: Simulator, angle_rad: np.ndarray) -> object:
     for body in (0, 2):
         rotation[:, body], shift_A[:, body] = truth.rotation, truth.shift_A
     return replace(truth, body_rotation=rotation, body_shift_A=shift_A)
+
+
+def known_mode(made: Moving, radius: int) -> float:
+    """Correlation of the amplitudes with the coordinates that follow from the true mean, mode, poses and noise, up to a Fourier radius."""
+    design, truth = made.data.design, made.data.truth
+    plane, found = HalfPlane(design.box, radius), np.empty((len(made.data.images), 2))
+    views = Views.of(made.data.volume.data, made.mode.data[None], radius, 1)
+    for first in range(0, len(found), 64):
+        rows = slice(first, first + 64)
+        batch, part = known_images(made.data, plane, radius, rows), truth.take(rows)
+        for copy, operator in enumerate(operators("C2")):
+            rotation = np.ascontiguousarray(operator @ part.rotation_matrix)
+            seen = Seen(batch, np.arange(len(part)), rotation, part.shift_A / design.pixel_size_A)
+            found[rows, copy] = posterior_of(views.seen_by(seen, plane.arrays(len(plane)))[1], None).mean[:, 0]
+    return abs(float(np.corrcoef(found.ravel(), made.amplitude.ravel())[0, 1]))

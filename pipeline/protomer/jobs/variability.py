@@ -55,7 +55,8 @@ def run(inputs: Inputs, settings: VariabilitySettings, job: JobRun) -> dict[str,
         null = of_control(varying, found, control, job)
     seen = look(varying, found, real_images(varying, found.noise), "placing images", inserts=False)
     coordinates, size = at_own_variance(seen.coordinates)
-    return finish(varying, resized(found, size), (coordinates, judged(excess, null)), read_particles(inputs.particles), settings, job)
+    verdict = judged(excess, null, np.array(found.last["correlation"]))
+    return finish(varying, resized(found, size), (coordinates, verdict), read_particles(inputs.particles), settings, job)
 
 
 def of_control(varying: Varying, found: Standing, control: Standing | None, job: JobRun) -> Excess:

@@ -11,7 +11,8 @@ against the modes V_k that the *other* half found, in which its own noise has no
 (2) excess_k = sum_i L_kk^2 (w_k^2 - 1) / sum_i L_kk^2,  w = L^-1 b
 
 is how much more images vary along the mode, less what they vary along those before it, than their noise does, in units of the noise: zero,
-with the standard error sqrt(2 / images), where nothing varies. Modes are real whose excess stands out of the control's largest.
+with the standard error sqrt(2 / images), where nothing varies. Modes are real whose excess stands out of the control's largest and on which
+the halves agree: what moves outside the mask, such as the other copies of a protomer, is in the images as well, and varies along any mode.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from protomer.variability.work import Standing, Varying
 from protomer_kernels.slices import transform_volume
 
 CLEARLY = 1.5  # times the control's largest excess
+LEAST_AGREEMENT = 0.2  # correlation of a mode of one half with that of the other
 SIGMAS, LEAST_EXCESS = 4.0, 0.05  # standard errors beyond that; of the noise, below which noise that is not quite white may look so
 
 
@@ -69,9 +71,9 @@ def level_of(run: Excess, control: Excess | None) -> float:
     return max(LEAST_EXCESS, CLEARLY * max(float(control.value.max()), 0.0) + SIGMAS * float(np.hypot(run.error, control.error)))
 
 
-def judged(run: Excess, control: Excess | None) -> Verdict:
-    """Which modes of a run stand out of its control."""
-    return Verdict(run.value > level_of(run, control), run, control)
+def judged(run: Excess, control: Excess | None, agreement: np.ndarray) -> Verdict:
+    """Which modes of a run stand out of its control; agreement (K,): correlation of the halves' modes."""
+    return Verdict((run.value > level_of(run, control)) & (agreement > LEAST_AGREEMENT), run, control)
 
 
 def excess_of(varying: Varying, standing: Standing, source: Source, label: str) -> Excess:

@@ -77,7 +77,8 @@ def add_reality(report: Report, varying: Varying, shown: Shown, has_copies: bool
     report.figure(excess_figure(verdict.run.value, None if control is None else control.value, verdict.level),
                   "How much more the images of one half-set vary along the modes that the other half-set found than their noise does, in "
                   "units of the noise: zero where nothing varies. Grey: the same analysis of images of the mean map with noise, seen "
-                  "at poses that are off by as much as the particles' pose covariances say. A mode is real where it stands out of these.")
+                  "at poses that are off by as much as the particles' pose covariances say. A mode is real where it stands out of these "
+                  "and the halves agree on it.")
     total = max(sum(last["variance"]), 1e-30)
     report.table(("mode", "is real", "excess", "control", "halves agree", "share of the variance (%)", "mean error (sd)"),
                  [(k + 1, "yes" if verdict.is_real[k] else "no", round(float(verdict.run.value[k]), 3),
