@@ -46,7 +46,7 @@ def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
     names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "part", "subtracted", "found",
-             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio", "ctf")
+             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio", "ctf", "moves")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
@@ -67,6 +67,8 @@ def commands(folder: Path, run: str) -> list[list[object]]:
             ["symmetry-find", "--volume", folder / "refined", "--particles", folder / "refined", "--symmetry", "C2", "--set", "force=true",
              "--output", output["found"]],
             ["symmetry-expand", "--particles", folder / "refined", "--symmetry", "C2", "--output", output["copies"]],
+            ["variability", "--particles", folder / "copies", "--set", "modes=1", "--set", "iterations=2", "--set", "frames=2", "--set",
+             "filter_resolution=20A", "--output", output["moves"]],
             ["classify-fixed", "--particles", folder / "copies", "--set", "epochs=1", "--set", "class_change=1", "--set", "final_passes=0",
              "--output", output["states"]],
             ["align-maps", "--reference", folder / "refined", "--volume", folder / "reconstructed", "--output", output["aligned"]],
