@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, refine_modes, search_globally
+from protomer.engine.alignment import (
+    IDENTITY,
+    LEAST_WEIGHT,
+    Poses,
+    Reference,
+    Search,
+    at_nearest_copies,
+    refine_modes,
+    search_globally,
+)
+from protomer.engine.filaments import Filaments
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.engine.pose_table import PoseTable, at_heaviest_mode, drawn
@@ -24,6 +34,7 @@ from protomer.tables.particles import Particles
 from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale, insert_slices
+from protomer_kernels.newton import UNBOUNDED
 from protomer_kernels.noise import residual_power
 from protomer_kernels.slices import extract_slices
 
@@ -162,7 +173,7 @@ class Context:
     """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, threads, a call per
     batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
     posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
-    looked for near given ones only; is_first: for the first time."""
+    looked for near given ones only; is_first: for the first time. filaments: what is known of the poses of all images (N,)."""
 
     search_again: np.ndarray
     scale: float
@@ -174,6 +185,7 @@ class Context:
     draw: np.ndarray | None = None
     local: Local | None = None
     is_first: bool = False
+    filaments: Filaments | None = None
 
 
 Aligned = tuple[Poses, Whitened, Poses]
@@ -212,7 +224,8 @@ def _align(
     refinement."""
     local = context.local
     if local is None:
-        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context.threads)
+        filaments = None if context.filaments is None else context.filaments.take(rows)
+        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context.threads, filaments)
         return poses, batch, poses
     compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
@@ -220,7 +233,13 @@ def _align(
 
 
 def _search_or_climb(
-    batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int
+    batch: Whitened,
+    reference: Reference,
+    search: Search,
+    known: Poses,
+    again: np.ndarray,
+    threads: int,
+    filaments: Filaments | None,
 ) -> Poses:
     """Global search for some images, a climb from known modes for the others; in the batch's order."""
     again = again | (known.weight.sum(axis=1) == 0)
@@ -228,14 +247,15 @@ def _search_or_climb(
     for chosen, is_global in ((np.flatnonzero(again), True), (np.flatnonzero(~again), False)):
         if len(chosen) == 0:
             continue
-        part = batch.take(chosen)
+        part, own = batch.take(chosen), None if filaments is None else filaments.take(chosen)
         if is_global:
-            parts.append(search_globally(part, reference, search, threads))
+            parts.append(search_globally(part, reference, search, threads, own))
         else:
-            parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference)))
+            parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference), own or UNBOUNDED))
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
-    return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+    found = Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+    return found if filaments is None else at_nearest_copies(found, filaments)
 
 
 def _known_starts(known: Poses, chosen: np.ndarray, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
