@@ -33,6 +33,8 @@ STEPS = 4.0  # per resolution element
 WINDOW = 3  # steps about the greatest value
 LEAST_VOXELS = 2.5  # finest detail that is compared
 MOST_POINTS = 41  # of a picture's axis
+HIGHEST_ORDER = 40  # of Bessel functions
+MOST_FIRST_SHELL = 18
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Lattice:
 class Winding:
     """How a lattice is imposed and refined.
 
-    twist_deg and rise_A: ranges; central: share of the box's length along z whose subunits count; radius_A, inner_A: of the filament, beyond
+    twist_deg and rise_A: ranges; cyclic: order of the rotation axis; central: share of the box's length along z whose subunits count; radius_A, inner_A: of the filament, beyond
     and within which references are 0; refines: whether twist and rise are refined.
     """
 
@@ -68,6 +70,7 @@ class Winding:
     radius_A: float
     inner_A: float = 0.0
     refines: bool = True
+    cyclic: int = 1
 
     def wound(self, volume: np.ndarray, width_A: float, lattice: Lattice) -> np.ndarray:
         """A map (D, D, D) of this width with the lattice imposed."""
@@ -82,6 +85,18 @@ class Winding:
         if self.inner_A > 0:
             mask = mask * (1.0 - cylinder_mask(box, max(self.inner_A * pixels - edge, 0.0), 2.0 * box, edge))
         return np.asarray(mask, np.float32)
+
+    def moved_A(self, lattice: Lattice, before: Lattice, width_A: float) -> float:
+        """How far a lattice moved the surface of the filament at the ends of the central part."""
+        return lattice.moved_from(before, self.radius_A, self.central * width_A)
+
+    def units_per_image(self, lattice: Lattice, width_A: float) -> int:
+        """How many asymmetric units of the helix the central part of an image shows."""
+        return int(self.central * width_A / lattice.rise_A)
+
+    def first_shell(self, lattice: Lattice, width_A: float) -> int:
+        """The shell, a little beyond the coarsest layer line, from which on images of the filament differ from side to side."""
+        return min(int(np.ceil(width_A / coarsest_layer_line_A(lattice, self.radius_A, self.cyclic))) + 1, MOST_FIRST_SHELL)
 
     def refitted(self, half_maps: Halves[Volume], finest_A: float, before: Lattice) -> Lattice:
         """The lattice that two half maps without it tell, down to a resolution; the one before where they do not."""
@@ -134,6 +149,16 @@ class Winding:
     def steps(self, finest_A: float, copies: int) -> tuple[float, float]:
         """Steps in twist (degrees) and rise (Å) that are fine enough for this many copies."""
         return float(np.rad2deg(finest_A / (STEPS * self.radius_A * copies))), finest_A / (STEPS * copies)
+
+
+def coarsest_layer_line_A(lattice: Lattice, radius_A: float, cyclic: int = 1) -> float:
+    """The coarsest detail that depends on where a filament is looked at from: Bessel order n lies on layer lines at height
+    (n twist / 360 + m) / rise, and at a radius r its first peak is near (|n| + 0.8) / (2 pi r) from the meridian (Klug, Crick and Wyckoff
+    1958)."""
+    order = cyclic * np.arange(1, HIGHEST_ORDER + 1)
+    turns = order * lattice.twist_deg / 360.0
+    height = np.abs(turns - np.rint(turns)) / lattice.rise_A
+    return float(1.0 / np.hypot(height, (order + 0.8) / (2 * np.pi * radius_A)).min())
 
 
 def together(own: Halves[HelixScores]) -> HelixScores:

@@ -18,6 +18,7 @@ from protomer.errors import InputError, SettingsError
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
 from protomer.simulation.draws import DEBRIS, PARTICLE, SimulationDesign, Truth, draw_truth, true_ctf
+from protomer.simulation.filaments import cut_out
 from protomer.simulation.optics import even_turns, magnified_rotations, odd_phase, optics_of
 from protomer.simulation.scatterers import Scatterer
 from protomer_kernels.atoms import image_fts_of_atoms, real_images, real_volume
@@ -56,8 +57,8 @@ class Simulator:
 
     def volume(self, class_number: int = 1) -> Volume:
         """The scatterer of a class in the grey scale of the images; at its own scale where snr is 0."""
-        box, pixel_size_A = self.design.box, self.design.pixel_size_A
-        data = real_volume(self.scatterers[class_number - 1].volume_ft(box, pixel_size_A), box)
+        box, pixel_size_A = self.design.field_box, self.design.pixel_size_A
+        data = cut_out(real_volume(self.scatterers[class_number - 1].volume_ft(box, pixel_size_A), box), self.design.box)
         return Volume(data * np.float32(self.gain if self.gain > 0 else 1.0), pixel_size_A)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -75,7 +76,7 @@ class Simulator:
 
     def signal(self, truth: Truth, rows: np.ndarray) -> np.ndarray:
         """Images without noise and at the scatterer's own grey scale, (n, box, box) float32."""
-        box, pixel_size_A = self.design.box, self.design.pixel_size_A
+        box, pixel_size_A = self.design.field_box, self.design.pixel_size_A
         image_fts = np.zeros((len(truth), box, box // 2 + 1), np.complex64)
         for index, scatterer in enumerate(self.scatterers):
             here = np.flatnonzero((truth.class_number == index + 1) & (truth.junk == PARTICLE))
@@ -86,14 +87,15 @@ class Simulator:
         for n in np.flatnonzero(truth.junk == DEBRIS):
             image_fts[n] = self._debris(int(rows[n]), truth.shift_A[n])
         image_fts *= self._transfer(truth) * truth.contrast[:, None, None].astype(np.float32)
-        return real_images(image_fts, box)
+        images = real_images(image_fts, box)
+        return images if box == self.design.box else cut_out(images, self.design.box)
 
     def _transfer(self, truth: Truth) -> np.ndarray:
         """The CTF, with the phases of odd aberrations where there are any."""
-        box = self.design.box
+        box = self.design.field_box
         ky, kx = (k.ravel() for k in np.meshgrid(*half_plane_frequencies(box), indexing="ij"))
-        out = np.empty((len(truth), len(kx)), np.float32)
-        added, phase = even_turns(replace(self.design, number=len(truth)), kx, ky), odd_phase(self.design, kx, ky)
+        out, field = np.empty((len(truth), len(kx)), np.float32), replace(self.design, box=box, number=len(truth))
+        added, phase = even_turns(field, kx, ky), odd_phase(field, kx, ky)
         ctf_values(true_ctf(self.design, truth), kx, ky, 1.0 / (box * self.design.pixel_size_A), out, added)
         return (out if phase is None else out * phase).reshape(len(truth), box, box // 2 + 1)
 
@@ -120,7 +122,7 @@ class Simulator:
         walk *= DEBRIS_SIZE * particle.radius_A / np.sqrt((walk**2).sum(1).mean()) / design.pixel_size_A
         weights = np.full(DEBRIS_ATOMS, particle.image_total(design.pixel_size_A) / DEBRIS_ATOMS, np.float32)
         offset_px = (-shift_A / design.pixel_size_A)[None]
-        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.box, DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
+        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.field_box, DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
 
 
 def simulate_dataset(model: Scatterer, design: SimulationDesign, second: Scatterer | None = None) -> SimulatedData:
@@ -154,6 +156,8 @@ def require_possible(scatterers: tuple[Scatterer, ...], design: SimulationDesign
     one another."""
     optics_of(design)
     width_A, radius_A = design.box * design.pixel_size_A, max(s.radius_A for s in scatterers)
+    if design.filament is not None:  # what leaves the field on one side comes back on the other, and must not reach the image
+        width_A = 2 * design.field_box * design.pixel_size_A - width_A
     if 2 * radius_A > width_A:
         raise InputError(f"the particle reaches {radius_A:.1f} A from its centre", f"at most half of the box of {width_A:.1f} A",
                          "choose a larger box or pixel_size")
