@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from protomer.engine.filaments import Filaments, axis_angles, filament_grid, tilted
-from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions
 from protomer.symmetry.point_groups import operators
+from protomer_kernels.rotations import asymmetric_unit_rows, matrices_from_quaternions
 
 TWIST_RAD, RISE_PX = np.deg2rad(-57.0), 2.5
 
@@ -91,3 +91,16 @@ def test_the_covariance_of_the_copy_is_that_of_poses_that_were_copied() -> None:
     assert copy != 0 and found[0] == pytest.approx(np.cov(error.T)[np.tril_indices(5)], abs=3e-2 * np.abs(found).max())
     unknown = np.full((1, 15), np.inf)
     assert np.array_equal(filaments.copied_covariances(unknown, turn @ rotation, np.array([copy])), unknown)
+
+
+def test_an_image_is_compared_with_the_part_of_the_grid_where_its_psi_may_lie_and_no_part_is_missing() -> None:
+    grid = matrices_from_quaternions(filament_grid(0.1, np.deg2rad(10.0)))
+    filaments = of([90.0, 90.0, 90.0], [40.0, -177.0, 95.0])
+    compared = np.zeros((3, len(grid)), bool)
+    for part, rows in filaments.windows(grid):
+        compared[rows, part] = True
+    away = np.rad2deg(axis_angles(grid)[1])[None] - np.array([[40.0], [-177.0], [95.0]])
+    away = np.abs(np.mod(away + 90, 180) - 90)  # either way round
+    assert compared[away < 29].all() and not compared[away > 41].any()
+    unknown = of([90.0], [np.nan]).windows(grid)
+    assert len(unknown) == 1 and unknown[0][0] == slice(0, len(grid)) and unknown[0][1].tolist() == [0]

@@ -28,8 +28,8 @@ class SimulateSettings(JobSettings):
     segment_step: float = setting(30.0, "distance of neighbouring segments along a filament", unit="A", minimum=0.0)
     tilt_spread: float = setting(3.0, "standard deviation of the tilt of filaments about 90 degrees", unit="deg", minimum=0.0, maximum=30.0)
     prior_error: float = setting(3.0, "standard deviation of the stated priors of tilt and psi about the truth", unit="deg", minimum=0.0)
-    model_axis: str = setting("mass", "what of the model lies on z: its centre of mass, or (file) the z axis of its own coordinates, as models "
-                                      "of filaments have them", choices=("mass", "file"))
+    model_axis: str = setting("mass", "what of the model lies on z: its centre of mass, or (file) the z axis of its own coordinates, as "
+                                      "models of filaments have them", choices=("mass", "file"))
     defocus_min: float = setting(8000.0, "least underfocus", unit="A")
     defocus_max: float = setting(20000.0, "greatest underfocus", unit="A")
     astigmatism: float = setting(300.0, "standard deviation of the difference of the two defoci", unit="A", minimum=0.0)

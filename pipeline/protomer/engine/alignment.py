@@ -145,9 +145,10 @@ def search_globally(
     plane, number = reference.plane, len(batch.data)
     length = reference.slices.shape[2]
     ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
-    scores, shifts = grid_scores(batch.data[:, :, :length], batch.amplitude[:, :length], reference.slices, ramps, threads)
-    if filaments is not None:
-        scores = scores + filaments.log_prior(reference.grid[None]).astype(np.float32)
+    if filaments is None:
+        scores, shifts = grid_scores(batch.data[:, :, :length], batch.amplitude[:, :length], reference.slices, ramps, threads)
+    else:
+        scores, shifts = filament_scores(batch, reference, ramps, threads, filaments)
     best = best_rotations(scores, search.stages[0].keep)
     rotation = reference.grid[best]
     shift = reference.shifts_px[np.take_along_axis(shifts, best, axis=1)].astype(np.float64)
@@ -162,6 +163,21 @@ def search_globally(
         sums = climb_starts(batch, reference, rotation, shift, present, (stage.radius, stage.steps), held)
     rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
     return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present), held)
+
+
+def filament_scores(
+    batch: Whitened, reference: Reference, ramps: np.ndarray, threads: int, filaments: Filaments
+) -> tuple[np.ndarray, np.ndarray]:
+    """What grid_scores gives, with the log prior, where filaments may lie; minus infinity elsewhere."""
+    length = reference.slices.shape[2]
+    scores = np.full((len(batch.data), len(reference.grid)), -np.inf, np.float32)
+    shifts = np.zeros(scores.shape, np.int16)
+    for part, rows in filaments.windows(reference.grid):
+        data, amplitude = batch.data[rows, :, :length], batch.amplitude[rows, :length]
+        found, shift = grid_scores(data, amplitude, reference.slices[part], ramps, threads)
+        scores[rows, part] = found + filaments.take(rows).log_prior(reference.grid[None, part]).astype(np.float32)
+        shifts[rows, part] = shift
+    return scores, shifts
 
 
 def refine_modes(

@@ -12,16 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from protomer.engine.alignment import (
-    IDENTITY,
-    LEAST_WEIGHT,
-    Poses,
-    Reference,
-    Search,
-    at_nearest_copies,
-    refine_modes,
-    search_globally,
-)
+from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, at_nearest_copies, refine_modes, search_globally
 from protomer.engine.filaments import Filaments
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
@@ -224,8 +215,7 @@ def _align(
     refinement."""
     local = context.local
     if local is None:
-        filaments = None if context.filaments is None else context.filaments.take(rows)
-        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context.threads, filaments)
+        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context, rows)
         return poses, batch, poses
     compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
@@ -238,10 +228,11 @@ def _search_or_climb(
     search: Search,
     known: Poses,
     again: np.ndarray,
-    threads: int,
-    filaments: Filaments | None,
+    context: Context,
+    rows: np.ndarray,
 ) -> Poses:
     """Global search for some images, a climb from known modes for the others; in the batch's order."""
+    filaments = None if context.filaments is None else context.filaments.take(rows)
     again = again | (known.weight.sum(axis=1) == 0)
     parts, order = [], []
     for chosen, is_global in ((np.flatnonzero(again), True), (np.flatnonzero(~again), False)):
@@ -249,7 +240,7 @@ def _search_or_climb(
             continue
         part, own = batch.take(chosen), None if filaments is None else filaments.take(chosen)
         if is_global:
-            parts.append(search_globally(part, reference, search, threads, own))
+            parts.append(search_globally(part, reference, search, context.threads, own))
         else:
             parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference), own or UNBOUNDED))
         order.append(chosen)

@@ -15,6 +15,7 @@ of R; rot is free. With a tilt t0 and, where it is known, a psi p0 (rlnAngleTilt
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from protomer_kernels.newton import NO_EXTENT
 from protomer_kernels.rotations import quaternions_from_matrices
 from protomer_kernels.symmetry_copies import copy_covariances
 
+PSI_BINS, WINDOW_SD = 36, 3.0  # parts of a turn that are searched apart, and how far from its prior a psi is looked for
 LEAST_SINE = 1e-3  # of the tilt, below which an image looks along the filament and has no psi
 
 
@@ -63,6 +65,20 @@ class Filaments:
         """((psi - p0 - turn) / s_p)^2, 0 where p0 is unknown."""
         away = np.mod(psi - self.psi_rad[:, None] - turn + np.pi, 2 * np.pi) - np.pi
         return np.nan_to_num(_square(away, self.psi_sd_rad), nan=0.0)
+
+    def windows(self, grid: np.ndarray) -> list[tuple[slice, np.ndarray]]:
+        """Parts of a grid (G, 3, 3) that is sorted by psi, each with the images (row numbers) whose psi may lie there."""
+        if not np.isfinite(self.psi_rad).all() or WINDOW_SD * self.psi_sd_rad > np.pi / 4:
+            return [(slice(0, len(grid)), np.arange(len(self.psi_rad)))]
+        psi = np.mod(axis_angles(grid)[1] + 1e-9, 2 * np.pi)
+        edges = np.searchsorted(psi, 2 * np.pi * np.arange(PSI_BINS + 1) / PSI_BINS)
+        found = []
+        for n, (first, last) in enumerate(pairwise(edges.tolist())):
+            away = 2 * np.pi * (n + 0.5) / PSI_BINS - self.psi_rad[:, None] - ([0.0, np.pi] if self.both_ways else [0.0])
+            near = np.abs(np.mod(away + np.pi, 2 * np.pi) - np.pi) < WINDOW_SD * self.psi_sd_rad + np.pi / PSI_BINS
+            if last > first and near.any():
+                found.append((slice(first, last), np.flatnonzero(near.any(axis=1))))
+        return found
 
     def bounds(self, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Eq. (2): priors (n, m, 19) as climbs take them (newton.py) from rotations (n, m, 3, 3), and an extent without bounds."""
@@ -120,19 +136,19 @@ def tilted(rotation: np.ndarray, more_rad: np.ndarray) -> np.ndarray:
 def turned_about_z(rotation: np.ndarray, angle_rad: np.ndarray) -> np.ndarray:
     """Rz(angle) R for rotations (..., 3, 3) and angles (...); those whose angle is 0 keep their bits."""
     c, s = np.cos(angle_rad)[..., None], np.sin(angle_rad)[..., None]
-    turned = rotation.copy()
-    turned[..., 0, :], turned[..., 1, :] = c * rotation[..., 0, :] - s * rotation[..., 1, :], s * rotation[..., 0, :] + c * rotation[..., 1, :]
+    turned, x, y = rotation.copy(), rotation[..., 0, :], rotation[..., 1, :]
+    turned[..., 0, :], turned[..., 1, :] = c * x - s * y, s * x + c * y
     return turned
 
 
 def filament_grid(step_rad: float, tilt_extent_rad: float) -> np.ndarray:
     """Quaternions (G, 4) of all rot and psi in steps, and of tilts about 90 degrees: as many as are needed within the extent, in steps
-    half as long again, since a filament's image changes more slowly with its tilt."""
+    half as long again, since a filament's image changes more slowly with its tilt. Sorted by psi, from 0 to 2 pi."""
     turns = int(np.ceil(2 * np.pi / step_rad))
     steps = int(np.ceil(tilt_extent_rad / (1.5 * step_rad))) if tilt_extent_rad > 0.5 * step_rad else 0
     tilts = np.pi / 2 + np.linspace(-1, 1, 2 * steps + 1) * tilt_extent_rad if steps else np.array([np.pi / 2])
     angles = 2 * np.pi * np.arange(turns) / turns
-    rot, tilt, psi = (a.ravel() for a in np.meshgrid(angles, tilts, angles, indexing="ij"))
+    psi, tilt, rot = (a.ravel() for a in np.meshgrid(angles, tilts, angles, indexing="ij"))
     matrices = np.empty((len(rot), 3, 3))
     cr, sr, ct, st, cp, sp = np.cos(rot), np.sin(rot), np.cos(tilt), np.sin(tilt), np.cos(psi), np.sin(psi)
     matrices[:, 0] = np.stack([cr * ct * cp - sr * sp, -cr * ct * sp - sr * cp, cr * st], axis=-1)

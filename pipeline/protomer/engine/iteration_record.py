@@ -36,8 +36,8 @@ class Moved:
 
 
 def alike_along(lattice: Lattice | None, operators: np.ndarray) -> np.ndarray:
-    """A group's operators (g, 3, 3), and where there is a helical lattice those of its nearest subunits, whose poses an image at half a rise
-    may change between."""
+    """A group's operators (g, 3, 3), and where there is a helical lattice those of its nearest subunits, between
+    whose poses an image at half a rise may change."""
     if lattice is None:
         return operators
     turns = turned_about_z(np.tile(np.eye(3), (3, 1, 1)), np.deg2rad(lattice.twist_deg) * np.array([0.0, -1.0, 1.0]))

@@ -33,8 +33,8 @@ def lattice_of(settings: HelicalRefineSettings, width_A: float, events: Events) 
                             f"the same helix has a twist of {(twist_deg + 180) % 360 - 180:g}°")
     central_A = settings.central_fraction * width_A
     if rise_A > central_A:
-        raise SettingsError(f"helical_rise = {rise_A:g} Å, with {central_A:.4g} Å ({settings.central_fraction:g} of the box of {width_A:.4g} "
-                            "Å) to average over", "a rise smaller than that, so that it holds a subunit",
+        raise SettingsError(f"helical_rise = {rise_A:g} Å, with {central_A:.4g} Å ({settings.central_fraction:g} of the box of "
+                            f"{width_A:.4g} Å) to average over", "a rise smaller than that, so that it holds a subunit",
                             "was the rise given in degrees, or the twist as rise? else take larger images, or a larger central_fraction")
     if abs(twist_deg) < SMALL_TWIST_DEG and rise_A > LARGE_RISE_A:
         events.warn("twist_and_rise_swapped", f"a twist of {twist_deg:g}° with a rise of {rise_A:g} Å is rare: were they swapped? "
@@ -55,7 +55,7 @@ def ranges(settings: HelicalRefineSettings, lattice: Lattice) -> tuple[tuple[flo
 def require_possible(settings: HelicalRefineSettings, group: OperatorSet, width_A: float) -> None:
     """Raise SettingsError for a group that no helix along z can have, and for settings that mean nothing for a helix."""
     if np.abs(np.abs(group.rotations[:, 2, 2]) - 1).max() > 1e-9:
-        raise SettingsError(f"a helix with the point group {group.name}", "C1, Cn or Dn: groups that leave the helical axis, z, where it is",
+        raise SettingsError(f"a helix with the point group {group.name}", "C1, Cn or Dn: groups that leave the helical axis, z, in place",
                             "give --symmetry C1, Cn or Dn")
     if settings.relaxation != "none":
         raise SettingsError(f"relaxation is {settings.relaxation}", "none: a helical refinement relaxes no group",
@@ -77,8 +77,8 @@ def require_filaments(particles: Particles) -> None:
     unknown = int(np.sum(particles.filament <= 0)) + int(np.sum((particles.filament > 0) & (particles.micrograph == "")))
     if unknown:
         raise InputError(f"{unknown} of {len(particles)} rows do not say their filament",
-                         "a micrograph and a filament (rlnMicrographName, rlnHelicalTubeID from 1) for every row: neighbouring segments show "
-                         "the same subunits, so that half-sets must keep filaments whole",
+                         "a micrograph and a filament (rlnMicrographName, rlnHelicalTubeID from 1) for every row: neighbouring segments "
+                         "show the same subunits, so that half-sets must keep filaments whole",
                          "import a table that was picked as filaments, or add rlnHelicalTubeID to it")
     torn = torn_filaments(particles)
     if torn:
@@ -89,8 +89,8 @@ def require_filaments(particles: Particles) -> None:
 
 def filaments_of(particles: Particles, settings: HelicalRefineSettings) -> Filaments:
     """What the table knows of each image's filament. Raises InputError for priors that are no angles."""
-    number = len(particles)
-    tilt_deg, psi_deg = (prior_column(particles, name) if settings.use_priors else np.full(number, np.nan) for name in (TILT_PRIOR, PSI_PRIOR))
+    unknown = np.full(len(particles), np.nan)
+    tilt_deg, psi_deg = (prior_column(particles, name) if settings.use_priors else unknown for name in (TILT_PRIOR, PSI_PRIOR))
     tilt_rad = np.deg2rad(np.where(np.isfinite(tilt_deg), tilt_deg, 90.0))
     return Filaments(tilt_rad, np.deg2rad(psi_deg), float(np.deg2rad(settings.tilt_prior)), float(np.deg2rad(settings.psi_prior)),
                      not settings.keep_polarity, 0.0, 1.0)

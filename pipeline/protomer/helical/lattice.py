@@ -1,7 +1,8 @@
 """The helical lattice of a refinement: imposed on references, refined from maps on which it was not imposed.
 
-Images are inserted once (under the point group alone), so that the half maps of an iteration carry the images' own lattice as far as poses
-are right, not the one that was imposed on the references. From each half map come the self-correlations of helical_search.py, A(turn, move);
+Images are inserted once (under the point group alone), so that the half maps of an iteration carry the images' own lattice as far as
+poses are right, not the one that was imposed on the references. From each half map come the self-correlations of helical_search.py, A(turn,
+move);
 
 (1) S_m(twist, rise) = mean over n = 1 ... m and over both halves of A(n twist, n rise)
 
@@ -9,8 +10,9 @@ is looked at over the allowed range for few subunits first, then, about its grea
 which makes it sharper each time. The halves share these two numbers and nothing else. Half the difference of what each half says alone
 is their standard error.
 
-(2) Across the central part the twists that two halves find may differ by finest / (radius copies), and the rises by finest / copies: where
-    they differ by more, or S is greatest at the edge of the range, the maps do not tell twist and rise yet, and the last ones stay
+(2) The same ranges with the opposite twist hold no lattice of the map: S there says what chance gives. Where the greatest S lies less than
+    CLEARLY times as far above the mean of those values as the greatest of them does, or at the edge of the range, the maps do not tell
+    twist and rise yet, and the last ones stay
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ MOST_COPIES = 60
 WIDENING = 4  # stages: the copies that count double in each
 STEPS = 4.0  # per resolution element
 WINDOW = 3  # steps about the greatest value
+CLEARLY = 1.5
 LEAST_VOXELS = 2.5  # finest detail that is compared
 MOST_POINTS = 41  # of a picture's axis
 HIGHEST_ORDER = 40  # of Bessel functions
@@ -60,8 +63,8 @@ class Lattice:
 class Winding:
     """How a lattice is imposed and refined.
 
-    twist_deg and rise_A: ranges; cyclic: order of the rotation axis; central: share of the box's length along z whose subunits count; radius_A, inner_A: of the filament, beyond
-    and within which references are 0; refines: whether twist and rise are refined.
+    twist_deg and rise_A: ranges; cyclic: order of the rotation axis; central: share of the box's length along z whose subunits count;
+    radius_A, inner_A: of the filament, beyond and within which references are 0; refines: whether twist and rise are refined.
     """
 
     twist_deg: tuple[float, float]
@@ -107,39 +110,34 @@ class Winding:
         both = together(own)
         found = self.greatest(both, finest_A)
         alone = [self.greatest(scores, finest_A) for scores in own]
-        fitted = self.judged(both, found, alone, finest_A)
-        return fitted or replace(before, is_told=False, twist_sd_deg=float("nan"), rise_sd_A=float("nan"))
+        if found is None or not self.is_clear(both, found, finest_A):
+            return replace(before, is_told=False, twist_sd_deg=float("nan"), rise_sd_A=float("nan"))
+        most = copies_in(both, found[1])
+        twist_sd, rise_sd = np.abs(alone[0] - alone[1]) / 2 if alone[0] is not None and alone[1] is not None else (np.nan, np.nan)
+        return Lattice(float(found[0]), float(found[1]), float(twist_sd), float(rise_sd), mean_score(both, found, most),
+                       mean_score(both, found * [-1, 1], most), True)
 
-    def judged(self, scores: HelixScores, found: np.ndarray | None, alone: list[np.ndarray | None], finest_A: float) -> Lattice | None:
-        """What was found in both halves together (twist, rise) as a lattice, unless each half alone tells another, by (2), or none."""
-        if found is None or alone[0] is None or alone[1] is None:
-            return None
-        copies = max(scores.reach_A / 2 / found[1], 1.0)
-        twist_off, rise_off = np.abs(alone[0] - alone[1])
-        if np.deg2rad(twist_off) > finest_A / (self.radius_A * copies) or rise_off > finest_A / copies:
-            return None
-        most = copies_in(scores, found[1])
-        return Lattice(float(found[0]), float(found[1]), float(twist_off / 2), float(rise_off / 2), mean_score(scores, found, most),
-                       mean_score(scores, found * [-1, 1], most), True)
+    def is_clear(self, scores: HelixScores, found: np.ndarray, finest_A: float) -> bool:
+        """Whether S at (twist, rise) is more than chance gives, by (2)."""
+        copies = copies_in(scores, found[1])
+        axes = [np.arange(a, b, s) for (a, b), s in zip((self.twist_deg, self.rise_A), self.steps(finest_A, copies), strict=True)]
+        chance = score_grid(scores, -axes[0], axes[1], copies)
+        mean = float(chance.mean())
+        return mean_score(scores, found, copies) - mean > CLEARLY * (float(chance.max()) - mean)
 
     def greatest(self, scores: HelixScores, finest_A: float) -> np.ndarray | None:
         """(twist, rise) of the greatest S within the ranges; None where it lies at their edge."""
         (low, high), (least, farthest) = self.twist_deg, self.rise_A
         most = copies_in(scores, farthest)
-        at, ranges = None, ((low, high), (least, farthest))
-        for stage in range(WIDENING, -1, -1):
-            copies = max(most >> stage, 1)
-            if at is not None and copies == max(most >> (stage + 1), 1):
-                continue
+        steps, ranges = (0.0, 0.0), [(low, high), (least, farthest)]
+        for copies in sorted({max(most >> stage, 1) for stage in range(WIDENING + 1)}):
             steps = self.steps(finest_A, copies)
-            if at is not None:
-                ranges = tuple((max(a - WINDOW * s, r[0]), min(a + WINDOW * s, r[1]))  # type: ignore[assignment]
-                               for a, s, r in zip(at, wider, (self.twist_deg, self.rise_A), strict=True))
-            axes = [np.linspace(a, b, max(int(np.ceil((b - a) / s)), 2) + 1) for (a, b), s in zip(ranges, steps, strict=True)]
-            values = score_grid(scores, *axes, copies)
+            twists, rises = (np.linspace(a, b, max(int(np.ceil((b - a) / s)), 2) + 1) for (a, b), s in zip(ranges, steps, strict=True))
+            values = score_grid(scores, twists, rises, copies)
             i, j = np.unravel_index(int(values.argmax()), values.shape)
-            at, wider = np.array([axes[0][i], axes[1][j]]), steps
-        assert at is not None
+            at = np.array([twists[i], rises[j]])
+            ranges = [(max(a - WINDOW * s, r[0]), min(a + WINDOW * s, r[1]))
+                      for a, s, r in zip(at, steps, (self.twist_deg, self.rise_A), strict=True)]
         result = optimize.minimize(lambda p: -mean_score(scores, p, most), at, method="Nelder-Mead", options={
             "initial_simplex": at + np.array([[0, 0], [steps[0], 0], [0, steps[1]]]) / 2, "xatol": 1e-5, "fatol": 1e-8})
         found = np.asarray(result.x)

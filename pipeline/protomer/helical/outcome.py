@@ -15,8 +15,9 @@ from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.setup import Setup, State
 from protomer.running.events import Events
-from protomer.symmetry.helical_search import HelixScores, find_helix, helix_scores
+from protomer.symmetry.helical_search import CARRIED, USED_LENGTH, HelixScores, find_helix, helix_scores
 from protomer.tables.particles import Particles
+from protomer_kernels.fourier import low_pass
 from protomer_kernels.masks import cylinder_mask
 
 ITSELF, MULTIPLE, FINER, MIRRORED, OTHER = (
@@ -50,7 +51,8 @@ class Alike:
 
 @dataclass(frozen=True)
 class Found:
-    """The lattice, the one started from, those that look alike, best first, and S about it: twists (t,), rises (r,), values (t, r)."""
+    """The lattice, the one started from, those that look alike, best first, and S about it: twists (t,), rises (r,), values (t, r); the
+    finest detail that was compared."""
 
     lattice: Lattice
     first: Lattice
@@ -58,6 +60,7 @@ class Found:
     other_hand: Alike
     picture: tuple[np.ndarray, np.ndarray, np.ndarray]
     finest_A: float
+    expected: float  # S of a perfect helix with the noise of these half maps
 
     @classmethod
     def of(cls, winding: Winding, half_maps: Halves[Volume], fsc: FscSet, state: State, first: Lattice) -> Found:
@@ -78,7 +81,8 @@ class Found:
         twists = np.linspace(*winding.twist_deg, MOST_POINTS)
         rises = np.linspace(*winding.rise_A, MOST_POINTS)
         picture = twists, rises, score_grid(scores, twists, rises, max(most // 2, 1))
-        return cls(replace(lattice, score=here, other_hand=hand.score), first, without_twins(alike), hand, picture, finest_A)
+        return cls(replace(lattice, score=here, other_hand=hand.score), first, without_twins(alike), hand, picture, finest_A,
+                   agreement(half_maps, finest_A, winding.radius_A))
 
     @property
     def pseudo(self) -> list[Alike]:
@@ -95,6 +99,7 @@ class Found:
         return {"twist_deg": round(lattice.twist_deg, 4), "rise_A": round(lattice.rise_A, 4), **told,
                 "start_twist_deg": self.first.twist_deg, "start_rise_A": self.first.rise_A, "lattice_told": lattice.is_told,
                 "hand": "right" if lattice.twist_deg > 0 else "left", "self_correlation": round(lattice.score, 4),
+                "self_correlation_expected": round(self.expected, 4),
                 "self_correlation_other_hand": round(lattice.other_hand, 4), "compared_to_A": round(self.finest_A, 3),
                 "pseudo_lattices": [{"twist_deg": round(a.twist_deg, 3), "rise_A": round(a.rise_A, 3), "score": round(a.score, 4),
                                      "coarse_score": round(a.coarse_score, 4), "what": a.what} for a in self.pseudo],
@@ -102,10 +107,19 @@ class Found:
                 "helical_order": order_for_expansion(lattice, setup)}
 
 
+def agreement(half_maps: Halves[Volume], finest_A: float, radius_A: float) -> float:
+    """The correlation of two half maps in the cylinder: what each would agree with itself by under its lattice, noise included."""
+    box, voxel_A = half_maps.a.box, half_maps.a.voxel_size_A
+    inside = cylinder_mask(box, radius_A / voxel_A, USED_LENGTH * box, 0) > 0
+    a, b = (low_pass(half.data, box * voxel_A / finest_A, 2)[inside] for half in half_maps)
+    return max(float(np.corrcoef(a, b)[0, 1]), 0.0)
+
+
 def peaks(scores: HelixScores, rise_A: float) -> list[tuple[float, float]]:
     """(twist, rise) of peaks of the self-correlation at rises about that of the lattice; none where there is none."""
     try:
-        _, found = find_helix(scores, (-180.0, 180.0), (max(0.2 * rise_A, scores.step_A / 2), min(FARTHEST_RISES * rise_A, scores.reach_A / 2)))
+        rises = max(0.2 * rise_A, scores.step_A / 2), min(FARTHEST_RISES * rise_A, scores.reach_A / 2)
+        _, found = find_helix(scores, (-180.0, 180.0), rises)
     except InputError:
         return []
     return [(helix.twist_deg, helix.rise_A) for helix in found]
@@ -159,7 +173,7 @@ def order_for_expansion(lattice: Lattice, setup: Setup) -> int:
     assert setup.winding is not None
     most = setup.winding.units_per_image(lattice, setup.width_A)
     step_A = segment_step_A(setup.particles)
-    return max(most if step_A is None else min(int(round(step_A / lattice.rise_A)), most), 1)
+    return max(most if step_A is None else min(round(step_A / lattice.rise_A), most), 1)
 
 
 def segment_step_A(particles: Particles) -> float | None:
@@ -172,8 +186,8 @@ def segment_step_A(particles: Particles) -> float | None:
     except ValueError:
         return None
     order = np.lexsort((length, particles.filament, particles.micrograph.astype(str)))
-    same = (particles.filament[order][1:] == particles.filament[order][:-1]) & (particles.micrograph[order][1:] == particles.micrograph[order][:-1])
-    steps = np.diff(length[order])[same]
+    filament, micrograph = particles.filament[order], particles.micrograph[order]
+    steps = np.diff(length[order])[(filament[1:] == filament[:-1]) & (micrograph[1:] == micrograph[:-1])]
     steps = steps[steps > 0]
     return float(np.median(steps)) if len(steps) else None
 
@@ -190,15 +204,19 @@ def warn_of_lattice(found: Found, setup: Setup, state: State, events: Events) ->
     lattice, winding = found.lattice, setup.winding
     assert winding is not None
     if winding.refines and not lattice.is_told:
-        events.warn("lattice_not_told", f"the last maps did not tell twist and rise: {lattice.twist_deg:.3f}° and {lattice.rise_A:.3f} Å are "
-                    "those of an earlier iteration, or those given. The right lattice may lie outside twist_range and rise_range, or the maps are "
-                    "too poor: look at the score surface in the report")
+        events.warn("lattice_not_told", f"the last maps did not tell twist and rise: {lattice.twist_deg:.3f}° and {lattice.rise_A:.3f} Å "
+                    "are those of an earlier iteration, or those given. The right lattice may lie outside twist_range and rise_range, or "
+                    "the maps are too poor: look at the score surface in the report")
+    if lattice.score < CARRIED * found.expected:
+        events.warn("lattice_not_carried", f"under the lattice found the half maps agree with themselves by {lattice.score:.3f} only, "
+                    f"where their noise allows {found.expected:.3f}: the images do not have this lattice; look at the score surface, and start "
+                    "elsewhere")
     rivals = [a for a in found.pseudo if a.score >= AS_GOOD * lattice.score]
     if rivals:
         said = "; ".join(f"{a.twist_deg:.2f}° and {a.rise_A:.2f} Å ({a.score:.3f})" for a in rivals[:3])
-        events.warn("pseudo_lattices", f"the map agrees with itself under other lattices nearly as well as under the one found ({lattice.score:.3f}): "
-                    f"{said}. One of these may be the true one: refine with each, and believe the one that resolves what must be there, such "
-                    "as secondary structure")
+        events.warn("pseudo_lattices", "the map agrees with itself under other lattices nearly as well as under the one found "
+                    f"({lattice.score:.3f}): {said}. One of these may be the true one: refine with each, and believe the one that resolves "
+                    "what must be there, such as secondary structure")
     if lattice.other_hand >= CLEARLY_WORSE * lattice.score:
         events.warn("hand_not_told", f"the opposite twist scores {lattice.other_hand:.3f}, the one found {lattice.score:.3f}: at this "
                     "resolution the map has no hand")

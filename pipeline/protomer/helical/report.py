@@ -33,13 +33,15 @@ def write_report(
              "outer diameter": f"{2 * winding.radius_A:.4g} Å",
              "filaments": len(set(zip(particles.micrograph.tolist(), particles.filament.tolist(), strict=True)))}
     report = refinement_report("Helical refinement", record, particles, state.history, confidence, low_passes_A, facts, job)
-    report.headline("twist", f"{lattice.twist_deg:.3f}°", said_sd(lattice.twist_sd_deg, "°") + f"; {'right' if lattice.twist_deg > 0 else 'left'}"
-                    "-handed in this map")
+    hand = "right" if lattice.twist_deg > 0 else "left"
+    report.headline("twist", f"{lattice.twist_deg:.3f}°", said_sd(lattice.twist_sd_deg, "°") + f"; {hand}-handed in this map")
     report.headline("rise", f"{lattice.rise_A:.3f} Å", said_sd(lattice.rise_sd_A, " Å"))
-    report.section("Lattice", f"Twist and rise were refined from {found.first.twist_deg:g}° and {found.first.rise_A:g} Å, from half maps on which no "
-                   f"lattice was imposed. Under the one found these agree with themselves by {lattice.score:.3f}, mean over all subunits that the map "
-                   f"reaches, down to {found.finest_A:.1f} Å; under the opposite twist by {lattice.other_hand:.3f}. A map and its mirror image "
-                   "have opposite twists and explain the images alike: the hand must be known from elsewhere, or seen in the map.")
+    given = f"{found.first.twist_deg:g}° and {found.first.rise_A:g} Å"
+    report.section("Lattice", f"Twist and rise were refined from {given}, from half maps on which no lattice was imposed. Under the one "
+                   f"found these agree with themselves by {lattice.score:.3f} (as their noise allows: {found.expected:.3f}), mean over all "
+                   f"subunits that the map reaches, down to {found.finest_A:.1f} Å; under the opposite twist by {lattice.other_hand:.3f}. "
+                   "A map and its mirror image have opposite twists and explain the images alike: the hand must be known from elsewhere, "
+                   "or seen in the map.")
     report.figure(lattice_figure(*found.picture, (lattice.twist_deg, lattice.rise_A), (found.first.twist_deg, found.first.rise_A)),
                   "Mean self-correlation of the half maps over twist and rise, within the ranges that were searched. Circle: found; cross: "
                   "given. One sharp peak is healthy; a ridge says that only one combination of the two is known.")
@@ -49,8 +51,8 @@ def write_report(
     rows = [(a.twist_deg, a.rise_A, a.score, a.coarse_score, a.what) for a in [*found.alike[:SHOWN], found.other_hand]]
     report.table(("twist (degrees)", "rise (Å)", f"score at {found.finest_A:.1f} Å", "score at lower resolution", "what it is"),
                  [tuple(round(c, 3) if isinstance(c, float) else c for c in row) for row in rows],
-                 "Lattices under which the map agrees with itself. Multiples of the one found say the same with fewer subunits; a pseudo-lattice "
-                 "looks alike where detail is missing, and its score falls first as the resolution improves.")
+                 "Lattices under which the map agrees with itself. Multiples of the one found say the same with fewer subunits; a "
+                 "pseudo-lattice looks alike where detail is missing, and its score falls first as the resolution improves.")
     add_poses(report, particles, state.history, setup.width_A)
     with job.output.writing("report.html") as path:
         path.write_text(report.html(), encoding="utf-8")

@@ -16,7 +16,7 @@ from protomer.helical.asked import filaments_of, lattice_of, ranges, require_fil
 from protomer.helical.lattice import Lattice, Winding
 from protomer.helical.outcome import Found, central_mask, helix_settings, warn_of_lattice
 from protomer.helical.report import write_report
-from protomer.helical.start import first_reference, radius_of, start_volume
+from protomer.helical.start import first_lattice, first_reference, radius_of, start_volume
 from protomer.imaging.images import common_frame
 from protomer.jobs.refine import load_particles, prepare
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
@@ -45,7 +45,8 @@ def run(inputs: Inputs, settings: HelicalRefineSettings, job: JobRun) -> dict[st
     setup = replace(setup, largest=largest)
     state = resume(setup, job)
     if state is None:
-        state = begin(setup, first_reference(setup, start, lattice, settings, job.events), noise, settings, lattice)
+        told = first_lattice(start, lattice, winding, settings, job.events)
+        state = begin(setup, first_reference(setup, start, told, settings), noise, settings, told)
     state = until_settled(setup, state, settings.extra_passes, job)
     setup = at_scales(setup, state)
     confidence = rehearse(setup, state) if settings.rehearse else None
@@ -80,8 +81,8 @@ def finish(
     assert setup.winding is not None and state.lattice is not None
     pixel_A = setup.pixel_size_A
     half_maps = plain[0].map(lambda data: Volume(setup.wound(data, state.lattice), pixel_A))
-    record = measure_maps(half_maps, Volume(setup.wound(plain[1], state.lattice), pixel_A), *central_mask(setup), inputs.symmetry, None, job,
-                          setup.non_uniform)
+    both = Volume(setup.wound(plain[1], state.lattice), pixel_A)
+    record = measure_maps(half_maps, both, *central_mask(setup), inputs.symmetry, None, job, setup.non_uniform)
     assert record.fsc is not None
     found = Found.of(setup.winding, plain[0].map(lambda data: Volume(data, pixel_A)), record.fsc, state, first)
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
@@ -106,11 +107,11 @@ def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: i
     box, pixel_A = common_frame(particles)
     box, pixel_A = settings.box or box, pixel_A * box / (settings.box or box)
     width_A = box * pixel_A
-    lattice = lattice_of(settings, width_A, Events())
+    lattice = lattice_of(settings, width_A, Events(None))
     winding = winding_of(inputs, settings, lattice, width_A, radius_of(settings, start_volume(inputs, box, pixel_A)))
     said = plan_of_refine(inputs, settings, ranks, threads)
     units = winding.units_per_image(lattice, width_A)
     filaments = len(set(zip(particles.micrograph.tolist(), particles.filament.tolist(), strict=True)))
-    return replace(said, notes=(f"{len(particles)} segments of {filaments} filaments, each of about {units} asymmetric units in the central "
-                                f"{settings.central_fraction:g} of the box; references in a cylinder of {2 * winding.radius_A:.4g} Å",
+    return replace(said, notes=(f"{len(particles)} segments of {filaments} filaments, each of about {units} asymmetric units in the "
+                                f"central {settings.central_fraction:g} of the box; references in a cylinder of {2 * winding.radius_A:.4g} Å",
                                 *said.notes))

@@ -49,8 +49,8 @@ def refinement_report(
     more: dict[str, Any],
     job: JobRun,
 ) -> Report:
-    """A report that begins as those of all refinements do: warnings, facts (with `more`), resolution and map. low_passes_A: of the start, and
-    below which the halves were joined, 0 where never."""
+    """A report that begins as those of all refinements do: warnings, facts (with `more`), resolution and map. low_passes_A: of the start,
+    and below which the halves were joined, 0 where never."""
     start_A, joined_A = low_passes_A
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None

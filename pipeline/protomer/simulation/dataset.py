@@ -122,7 +122,8 @@ class Simulator:
         walk *= DEBRIS_SIZE * particle.radius_A / np.sqrt((walk**2).sum(1).mean()) / design.pixel_size_A
         weights = np.full(DEBRIS_ATOMS, particle.image_total(design.pixel_size_A) / DEBRIS_ATOMS, np.float32)
         offset_px = (-shift_A / design.pixel_size_A)[None]
-        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.field_box, DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
+        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.field_box,
+                                  DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
 
 
 def simulate_dataset(model: Scatterer, design: SimulationDesign, second: Scatterer | None = None) -> SimulatedData:
