@@ -209,8 +209,8 @@ def warn_of_lattice(found: Found, setup: Setup, state: State, events: Events) ->
                     "the maps are too poor: look at the score surface in the report")
     if lattice.score < CARRIED * found.expected:
         events.warn("lattice_not_carried", f"under the lattice found the half maps agree with themselves by {lattice.score:.3f} only, "
-                    f"where their noise allows {found.expected:.3f}: the images do not have this lattice; look at the score surface, and start "
-                    "elsewhere")
+                    f"where their noise allows {found.expected:.3f}: the images do not have this lattice; look at the score "
+                    "surface, and start elsewhere")
     rivals = [a for a in found.pseudo if a.score >= AS_GOOD * lattice.score]
     if rivals:
         said = "; ".join(f"{a.twist_deg:.2f}° and {a.rise_A:.2f} Å ({a.score:.3f})" for a in rivals[:3])
