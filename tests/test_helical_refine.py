@@ -23,9 +23,9 @@ TWIST_DEG, RISE_A = 100.0, 18.0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fibre of haemoglobin in 40 filaments of 4 segments each."""
+    """A fibre of haemoglobin in 24 filaments of 4 segments each."""
     folder = tmp_path_factory.mktemp("helix")
-    design = {"number": 160, "box": 40, "pixel_size": "6A", "snr": 0.4, "symmetry_radius": "40A", "helical_twist": TWIST_DEG,
+    design = {"number": 96, "box": 40, "pixel_size": "6A", "snr": 0.4, "symmetry_radius": "40A", "helical_twist": TWIST_DEG,
               "helical_rise": RISE_A, "filament_segments": 4, "segment_step": "54A", "max_shift": "5A", "seed": 3}
     protomer("simulate", "--model", "5ni1", "--output", folder / "simulated",
              *(word for name, value in design.items() for word in ("--set", f"{name}={value}")))
@@ -40,7 +40,7 @@ def words_of(data: Path, output: Path, *more: str, twist: str = "96deg", rise: s
 
 @pytest.fixture(scope="module")
 def refined(data: Path) -> Path:
-    protomer(*words_of(data, data / "one"))
+    protomer(*words_of(data, data / "one", "rehearse=off"))
     return data / "one"
 
 
@@ -77,23 +77,24 @@ def test_the_map_is_helical_and_near_the_truth(data: Path, refined: Path) -> Non
 
 
 def test_the_lattice_goes_on_to_symmetry_expansion(refined: Path, tmp_path: Path) -> None:
-    protomer("symmetry-expand", "--particles", refined, "--volume", refined, "--config", refined / "helix.yaml", "--output", tmp_path / "copies")
+    protomer("symmetry-expand", "--particles", refined, "--volume", refined, "--config", refined / "helix.yaml", "--output",
+             tmp_path / "copies")
     said = json.loads((tmp_path / "copies/summary.json").read_text())
-    assert said["rows"] == 3 * 160 and "helical_shifts" not in {w["code"] for w in said["warnings"]}
+    assert said["rows"] == 3 * 96 and "helical_shifts" not in {w["code"] for w in said["warnings"]}
 
 
 def test_three_ranks_give_the_same_bits(data: Path, refined: Path) -> None:
-    protomer(*words_of(data, data / "ranks3"), ranks=3)
+    protomer(*words_of(data, data / "ranks3", "rehearse=off"), ranks=3)
     require_same(refined, data / "ranks3")
 
 
 def test_a_run_that_was_killed_ends_in_the_same_bits_after_resume(data: Path, refined: Path) -> None:
     output = data / "killed"
-    with running(words_of(data, output), output) as process:
+    with running(words_of(data, output, "rehearse=off"), output) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=200)
     assert not (output / "summary.json").exists()
-    protomer(*words_of(data, output), "--resume")
+    protomer(*words_of(data, output, "rehearse=off"), "--resume")
     require_same(refined, output)
 
 
@@ -121,8 +122,8 @@ def test_a_lattice_that_cannot_be_meant_is_refused_and_nothing_is_written(data: 
 
 def test_rows_without_a_filament_and_filaments_in_both_halves_are_refused_with_a_remedy(data: Path, tmp_path: Path) -> None:
     particles = read_particles(data / "imported/particles.h5")
-    torn = (np.arange(160) % 2).astype(np.int8)
-    for name, changed, said in (("none", particles.with_columns(filament=np.zeros(160)), "rlnHelicalTubeID"),
+    torn = (np.arange(96) % 2).astype(np.int8)
+    for name, changed, said in (("none", particles.with_columns(filament=np.zeros(96)), "rlnHelicalTubeID"),
                                 ("torn", particles.with_columns(half=torn), "split_by=filament")):
         write_particles(tmp_path / f"{name}.h5", replace(changed))
         words = words_of(data, tmp_path / name)
@@ -133,7 +134,7 @@ def test_rows_without_a_filament_and_filaments_in_both_halves_are_refused_with_a
 
 def test_the_plan_says_how_many_units_an_image_counts_for_and_a_start_is_asked_for(data: Path, tmp_path: Path) -> None:
     done = protomer(*words_of(data, tmp_path / "out"), "--dry-run")
-    assert "160 segments of 40 filaments, each of about 6 asymmetric units" in done.stdout
+    assert "96 segments of 24 filaments, each of about 6 asymmetric units" in done.stdout
     words = [w for w in words_of(data, tmp_path / "out") if w not in ("--volume", data / "simulated/start.mrc")]
     done = protomer(*words, "--dry-run", check=False)
     assert done.returncode == 2 and "outer_diameter" in done.stderr

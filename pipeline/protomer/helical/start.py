@@ -45,7 +45,9 @@ def radius_of(settings: HelicalRefineSettings, start: Volume | None) -> float:
     return radius_px(start) * start.voxel_size_A
 
 
-def first_lattice(start: Volume | None, lattice: Lattice, winding: Winding, settings: HelicalRefineSettings, events: Events) -> Lattice:
+def first_lattice(
+    start: Volume | None, lattice: Lattice, winding: Winding, settings: HelicalRefineSettings, events: Events
+) -> Lattice:
     """The lattice that the first reference has: the start volume's own, where that shows one within the ranges, else the one given. Warns
     where the start volume agrees with itself better under the opposite twist."""
     if start is None:
@@ -57,8 +59,8 @@ def first_lattice(start: Volume | None, lattice: Lattice, winding: Winding, sett
                    for twists in (winding.twist_deg, (-winding.twist_deg[1], -winding.twist_deg[0])))
     if other > same + CLEARLY_BETTER:
         events.warn("start_of_other_hand", f"the start volume agrees with itself better under twists about {-lattice.twist_deg:g}° "
-                    f"({other:.2f}) than about {lattice.twist_deg:g}° ({same:.2f}): it has the other hand. Change the sign of helical_twist, "
-                    "or mirror the volume (protomer volume --set flip_hand=on)")
+                    f"({other:.2f}) than about {lattice.twist_deg:g}° ({same:.2f}): it has the other hand. Change the sign of "
+                    "helical_twist, or mirror the volume (protomer volume --set flip_hand=on)")
     fitted = winding.refitted(Halves(start, start), finest_A, lattice)
     if fitted.is_told:
         events.event("start_lattice", twist_deg=round(fitted.twist_deg, 4), rise_A=round(fitted.rise_A, 4), score=round(fitted.score, 4))

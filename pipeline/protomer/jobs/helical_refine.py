@@ -113,5 +113,6 @@ def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: i
     units = winding.units_per_image(lattice, width_A)
     filaments = len(set(zip(particles.micrograph.tolist(), particles.filament.tolist(), strict=True)))
     return replace(said, notes=(f"{len(particles)} segments of {filaments} filaments, each of about {units} asymmetric units in the "
-                                f"central {settings.central_fraction:g} of the box; references in a cylinder of {2 * winding.radius_A:.4g} Å",
+                                f"central {settings.central_fraction:g} of the box; references in a cylinder of "
+                                f"{2 * winding.radius_A:.4g} Å",
                                 *said.notes))
