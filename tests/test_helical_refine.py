@@ -25,7 +25,7 @@ TWIST_DEG, RISE_A = 100.0, 18.0
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fibre of haemoglobin in 24 filaments of 4 segments each."""
     folder = tmp_path_factory.mktemp("helix")
-    design = {"number": 96, "box": 40, "pixel_size": "6A", "snr": 0.4, "symmetry_radius": "40A", "helical_twist": TWIST_DEG,
+    design = {"number": 96, "box": 32, "pixel_size": "7A", "snr": 0.4, "symmetry_radius": "40A", "helical_twist": TWIST_DEG,
               "helical_rise": RISE_A, "filament_segments": 4, "segment_step": "54A", "max_shift": "5A", "seed": 3}
     protomer("simulate", "--model", "5ni1", "--output", folder / "simulated",
              *(word for name, value in design.items() for word in ("--set", f"{name}={value}")))
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_of(data: Path, output: Path, *more: str, twist: str = "96deg", rise: str = "18.2A") -> list[object]:
     return ["helical-refine", "--particles", data / "imported", "--volume", data / "simulated/start.mrc", "--output", output,
-            "--set", f"helical_twist={twist}", "--set", f"helical_rise={rise}", *(word for pair in more for word in ("--set", pair))]
+            "--set", "cross_fit_folds=1", "--set", f"helical_twist={twist}", "--set", f"helical_rise={rise}", *(word for pair in more for word in ("--set", pair))]
 
 
 @pytest.fixture(scope="module")
