@@ -101,6 +101,6 @@ def test_an_image_is_compared_with_the_part_of_the_grid_where_its_psi_may_lie_an
         compared[rows, part] = True
     away = np.rad2deg(axis_angles(grid)[1])[None] - np.array([[40.0], [-177.0], [95.0]])
     away = np.abs(np.mod(away + 90, 180) - 90)  # either way round
-    assert compared[away < 29].all() and not compared[away > 41].any()
+    assert compared[away < 29].all() and not compared[away > 51].any()
     unknown = of([90.0], [np.nan]).windows(grid)
     assert len(unknown) == 1 and unknown[0][0] == slice(0, len(grid)) and unknown[0][1].tolist() == [0]

@@ -23,7 +23,7 @@ from protomer_kernels.newton import NO_EXTENT
 from protomer_kernels.rotations import quaternions_from_matrices
 from protomer_kernels.symmetry_copies import copy_covariances
 
-PSI_BINS, WINDOW_SD = 36, 3.0  # parts of a turn that are searched apart, and how far from its prior a psi is looked for
+PSI_BINS, WINDOW_SD = 18, 3.0  # parts of a turn that are searched apart, and how far from its prior a psi is looked for
 LEAST_SINE = 1e-3  # of the tilt, below which an image looks along the filament and has no psi
 
 
