@@ -7,9 +7,9 @@ import importlib
 from protomer.config.settings import Job, unknown_name
 from protomer.errors import SettingsError
 
-JOB_NAMES = ("import", "simulate", "select", "join", "ab-initio", "refine", "classify", "classify-fixed", "variability", "local-refine",
-             "subtract", "reconstruct", "postprocess", "local-resolution", "orientations", "ctf-refine", "mask", "volume", "symmetry-find",
-             "symmetry-expand", "align-maps", "export", "run", "watch", "report", "verify", "lock")
+JOB_NAMES = ("import", "simulate", "select", "join", "ab-initio", "refine", "helical-refine", "classify", "classify-fixed", "variability",
+             "local-refine", "subtract", "reconstruct", "postprocess", "local-resolution", "orientations", "ctf-refine", "mask", "volume",
+             "symmetry-find", "symmetry-expand", "align-maps", "export", "run", "watch", "report", "verify", "lock")
 
 
 def module_name(job_name: str) -> str:

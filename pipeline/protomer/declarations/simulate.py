@@ -21,7 +21,15 @@ class SimulateSettings(JobSettings):
     symmetry_radius: float = setting(0.0, "how far the model is moved along x before it is copied", unit="A")
     helical_twist: float | None = setting(None, "helix of copies: turn from one to the next, right-handed positive", unit="deg")
     helical_rise: float | None = setting(None, "helix of copies: distance along z from one to the next", unit="A")
-    helical_order: int | None = setting(None, "helix of copies: how many")
+    helical_order: int | None = setting(None, "helix of copies: how many; with filament_segments as many as run through the images")
+    filament_segments: int | None = setting(
+        None, "images are segments of filaments, this many of each, that run through them from end to end (rlnHelicalTubeID); unset: "
+        "single particles, seen from all sides", minimum=1)
+    segment_step: float = setting(30.0, "distance of neighbouring segments along a filament", unit="A", minimum=0.0)
+    tilt_spread: float = setting(3.0, "standard deviation of the tilt of filaments about 90 degrees", unit="deg", minimum=0.0, maximum=30.0)
+    prior_error: float = setting(3.0, "standard deviation of the stated priors of tilt and psi about the truth", unit="deg", minimum=0.0)
+    model_axis: str = setting("mass", "what of the model lies on z: its centre of mass, or (file) the z axis of its own coordinates, as "
+                                      "models of filaments have them", choices=("mass", "file"))
     defocus_min: float = setting(8000.0, "least underfocus", unit="A")
     defocus_max: float = setting(20000.0, "greatest underfocus", unit="A")
     astigmatism: float = setting(300.0, "standard deviation of the difference of the two defoci", unit="A", minimum=0.0)

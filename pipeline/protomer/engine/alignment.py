@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from protomer.arithmetic import CPU, Arithmetic
+from protomer.engine.filaments import Filaments, filament_grid
 from protomer.imaging.images import Whitened
-from protomer_kernels.grid_scores import shift_ramps
+from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.newton import UNBOUNDED, covariance_and_log_determinant
 from protomer_kernels.normal_equations import SUMS
@@ -46,6 +47,14 @@ class Search:
     stages: tuple[Stage, ...]
     final_radius: int
     final_steps: int = 8
+    tilt_extent_rad: float | None = None  # of filaments: how far from 90 degrees tilts are looked for
+
+    @property
+    def grid(self) -> np.ndarray:
+        """Quaternions (G, 4) that are tried: quasi-uniform, or of filaments."""
+        if self.tilt_extent_rad is None:
+            return super_fibonacci_grid(self.grid_rotations)
+        return filament_grid(1.0 / self.grid_radius, self.tilt_extent_rad)
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Reference:
     ) -> Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
         volume_ft = arithmetic.here(transform_volume(volume, radius, workers=workers))
-        quaternions = super_fibonacci_grid(search.grid_rotations)
+        quaternions = search.grid
         grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike(operators, mates))])
         slices = arithmetic.slices(volume_ft, grid, plane.arrays(plane.prefix(search.grid_radius)))
         shifts_px = shift_grid(search.shift_extent_px, search.shift_step_px)
@@ -129,25 +138,51 @@ def mode_count(mates: np.ndarray) -> int:
     return max(MODES, len(mates))
 
 
-def search_globally(batch: Whitened, reference: Reference, search: Search, threads: int) -> Poses:
-    """All of SO(3) (one asymmetric unit of it) and a disc of shifts.
+def search_globally(
+    batch: Whitened, reference: Reference, search: Search, threads: int, filaments: Filaments | None = None
+) -> Poses:
+    """All of SO(3) (one asymmetric unit of it), or where filaments may lie, and a disc of shifts.
 
     The grid is read at R k, without magnification, which moves points by less than its step: 2 % are 0.3 coefficients at radius 14.
     """
     plane, number = reference.plane, len(batch.data)
     length = reference.slices.shape[2]
     ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
-    best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, search.stages[0].keep, threads)
+    keep = search.stages[0].keep
+    if filaments is None:
+        best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, keep, threads)
+    else:
+        scores, shifts = filament_scores(batch, reference, ramps, threads, filaments)
+        best = best_rotations(scores, keep)
+        best_shift = np.take_along_axis(shifts, best, axis=1)
     rotation = reference.grid[best]
     shift = reference.shifts_px[best_shift].astype(np.float64)
+    if filaments is not None:
+        rotation, shift, _ = filaments.nearest_copies(rotation, shift)
+    held = UNBOUNDED if filaments is None else filaments
     present = np.ones((number, best.shape[1]), bool)
     sums = np.empty((number, 0, SUMS))
     for at, stage in enumerate(search.stages):
         if at:
             rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, stage.keep, STARTS_APART_RAD)
-        sums = climb_starts(batch, reference, rotation, shift, present, (stage.radius, stage.steps))
+        sums = climb_starts(batch, reference, rotation, shift, present, (stage.radius, stage.steps), held)
     rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
-    return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present))
+    return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present), held)
+
+
+def filament_scores(
+    batch: Whitened, reference: Reference, ramps: np.ndarray, threads: int, filaments: Filaments
+) -> tuple[np.ndarray, np.ndarray]:
+    """What grid_scores gives, with the log prior, where filaments may lie; minus infinity elsewhere."""
+    length = reference.slices.shape[2]
+    scores = np.full((len(batch.data), len(reference.grid)), -np.inf, np.float32)
+    shifts = np.zeros(scores.shape, np.int16)
+    for part, rows in filaments.windows(reference.grid):
+        data, amplitude = batch.data[rows, :, :length], batch.amplitude[rows, :length]
+        found, shift = grid_scores(data, amplitude, reference.slices[part], ramps, threads)
+        scores[rows, part] = found + filaments.take(rows).log_prior(reference.grid[None, part]).astype(np.float32)
+        shifts[rows, part] = shift
+    return scores, shifts
 
 
 def refine_modes(
@@ -157,10 +192,10 @@ def refine_modes(
     rotation: np.ndarray,
     shift: np.ndarray,
     present: np.ndarray,
-    bounds: Bounds = UNBOUNDED,
+    held: Bounds | Filaments = UNBOUNDED,
 ) -> Poses:
-    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct. bounds: priors and extent."""
-    sums = climb_starts(batch, reference, rotation, shift, present, (search.final_radius, search.final_steps), bounds)
+    """Climbs from known modes (n, m) to the final radius and weighs what remains distinct. held: as in climb_starts."""
+    sums = climb_starts(batch, reference, rotation, shift, present, (search.final_radius, search.final_steps), held)
     number, modes = present.shape
     covariance = np.empty((number * modes, 15))
     log_determinant = covariance_and_log_determinant(sums.reshape(-1, SUMS), covariance).reshape(number, modes)
@@ -179,6 +214,13 @@ def refine_modes(
     return Poses(rotation[rows, picked], shift[rows, picked], weight, log_likelihood[best], covariance[best], log_odds)
 
 
+def at_nearest_copies(poses: Poses, filaments: Filaments) -> Poses:
+    """The poses, each replaced by the equivalent one whose shift along the filament is within half a rise."""
+    rotation, shift_px, copies = filaments.nearest_copies(poses.rotation, poses.shift_px)
+    covariance = filaments.copied_covariances(poses.covariance, rotation[:, 0], copies[:, 0])
+    return replace(poses, rotation=rotation, shift_px=shift_px, covariance=covariance)
+
+
 def climb_starts(
     batch: Whitened,
     reference: Reference,
@@ -186,18 +228,20 @@ def climb_starts(
     shift: np.ndarray,
     present: np.ndarray,
     reach: tuple[int, int],
-    bounds: Bounds = UNBOUNDED,
+    held: Bounds | Filaments = UNBOUNDED,
 ) -> np.ndarray:
     """Refine those starts (n, m) that are present, in place, over the coefficients within a radius and in so many steps at most (`reach`);
-    sums (n, m, 21), 0 for the others."""
+    sums (n, m, 21), 0 for the others. held: priors and extent, or what is known of filaments, whose log L then holds the prior."""
     radius, steps = reach
     plane, length = reference.plane, min(reference.plane.prefix(radius), batch.amplitude.shape[1])
     image, start = np.nonzero(present)
     turned, moved = rotation[image, start], shift[image, start]
-    priors, extent = bounds
+    priors, extent = held.bounds(rotation) if isinstance(held, Filaments) else held
     own = (priors if priors.ndim == 2 else np.ascontiguousarray(priors[image, start]), extent)
     found = reference.arithmetic.climb(reference.volume_ft, (image, turned, moved), batch.climbable, plane.arrays(length), steps, own)
     rotation[image, start], shift[image, start] = turned, moved
+    if isinstance(held, Filaments):
+        found[:, 0] += held.psi_prior(rotation)[image, start]
     sums = np.zeros((*present.shape, SUMS))
     sums[image, start] = found
     return sums

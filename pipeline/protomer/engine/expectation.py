@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from protomer.arithmetic import CPU, Arithmetic
-from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, refine_modes, search_globally
+from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, at_nearest_copies, refine_modes, search_globally
+from protomer.engine.filaments import Filaments
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.engine.pose_table import PoseTable, at_heaviest_mode, drawn
@@ -26,6 +27,7 @@ from protomer.tables.particles import Particles
 from protomer_kernels.fourier import shift_volume
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import fixed_point_scale
+from protomer_kernels.newton import UNBOUNDED
 
 __all__ = ["Context", "Expectation", "Model", "PoseTable", "at_heaviest_mode", "drawn", "expect", "insert_poses", "insertion_scale",
            "residual_sums"]
@@ -164,7 +166,8 @@ class Context:
     """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, threads, a call per
     batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
     posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
-    looked for near given ones only; is_first: for the first time. arithmetic: what computes on arrays."""
+    looked for near given ones only; is_first: for the first time. arithmetic: what computes on arrays. filaments: what is known of the
+    poses of all images (N,)."""
 
     search_again: np.ndarray
     scale: float
@@ -177,6 +180,7 @@ class Context:
     local: Local | None = None
     is_first: bool = False
     arithmetic: Arithmetic = CPU
+    filaments: Filaments | None = None
 
 
 Aligned = tuple[Poses, Whitened, Poses]
@@ -215,7 +219,7 @@ def _align(
     refinement."""
     local = context.local
     if local is None:
-        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context.threads)
+        poses = _search_or_climb(batch, reference, search, known, search_again[rows], context, rows)
         return poses, batch, poses
     compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
@@ -223,22 +227,30 @@ def _align(
 
 
 def _search_or_climb(
-    batch: Whitened, reference: Reference, search: Search, known: Poses, again: np.ndarray, threads: int
+    batch: Whitened,
+    reference: Reference,
+    search: Search,
+    known: Poses,
+    again: np.ndarray,
+    context: Context,
+    rows: np.ndarray,
 ) -> Poses:
     """Global search for some images, a climb from known modes for the others; in the batch's order."""
+    filaments = None if context.filaments is None else context.filaments.take(rows)
     again = again | (known.weight.sum(axis=1) == 0)
     parts, order = [], []
     for chosen, is_global in ((np.flatnonzero(again), True), (np.flatnonzero(~again), False)):
         if len(chosen) == 0:
             continue
-        part = batch.take(chosen)
+        part, own = batch.take(chosen), None if filaments is None else filaments.take(chosen)
         if is_global:
-            parts.append(search_globally(part, reference, search, threads))
+            parts.append(search_globally(part, reference, search, context.threads, own))
         else:
-            parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference)))
+            parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference), own or UNBOUNDED))
         order.append(chosen)
     back = np.argsort(np.concatenate(order), kind="stable")
-    return Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+    found = Poses(*(np.concatenate([getattr(p, name) for p in parts])[back] for name in Poses.__dataclass_fields__))
+    return found if filaments is None else at_nearest_copies(found, filaments)
 
 
 def _known_starts(known: Poses, chosen: np.ndarray, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,7 +33,8 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     """The factor by which the map of the batch's half must be multiplied."""
     key, rows, plane = setup.batches[number].key, setup.batches[number].rows, setup.store.plane
     shells = state.model.noise.shape[1]
-    search = state.band.search(setup.shift_extent_px)
+    search, filaments = setup.search(state.band), setup.filaments_at(state.lattice)
+    own = None if filaments is None else filaments.take(rows)
     length = plane.prefix(usable_radius(setup.particles, search.final_radius))
     transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
     weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
@@ -46,7 +47,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     scale = float(np.sqrt(excess / max(float(((batch.amplitude[:, 1:low] ** 2) @ mean_power).sum()), 1e-30)))
     for _ in range(ROUNDS):
         reference = unscaled.scaled(scale)
-        poses = search_globally(batch, reference, search, setup.threads)
+        poses = search_globally(batch, reference, search, setup.threads, own)
         sums = residual_sums(batch, poses, reference, shells)
         part = sums[:, :, 1 : search.grid_radius].sum(axis=(0, 2))
         scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))

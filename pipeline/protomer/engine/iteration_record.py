@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from protomer.engine.filaments import turned_about_z
 from protomer.engine.pose_table import PoseTable
+from protomer.helical.lattice import Lattice
 from protomer.refinement.setup import Setup, State
 from protomer_kernels.rotations import matrices_from_quaternions
 
@@ -27,10 +29,19 @@ class Moved:
     @classmethod
     def between(cls, setup: Setup, state: State, poses: PoseTable, searched: np.ndarray) -> Moved:
         """From the state before and the poses after."""
-        turn_deg = turns_deg(state.poses, poses, state.model.operators)
+        turn_deg = turns_deg(state.poses, poses, alike_along(state.lattice, state.model.operators))
         found_deg = turns_deg(state.poses, poses, state.model.mates) if setup.is_relaxed else turn_deg
         agreed = np.where(searched, np.where(found_deg < SAME_POSE_DEG, state.agreed + 1, 0), state.agreed)
         return cls(turn_deg, found_deg, rotation_widths_deg(poses.covariance), agreed)
+
+
+def alike_along(lattice: Lattice | None, operators: np.ndarray) -> np.ndarray:
+    """A group's operators (g, 3, 3), and where there is a helical lattice those of its nearest subunits, between
+    whose poses an image at half a rise may change."""
+    if lattice is None:
+        return operators
+    turns = turned_about_z(np.tile(np.eye(3), (3, 1, 1)), np.deg2rad(lattice.twist_deg) * np.array([0.0, -1.0, 1.0]))
+    return (turns[:, None] @ operators[None]).reshape(-1, 3, 3)
 
 
 def told(setup: Setup, state: State, poses: PoseTable, moved: Moved, searched: np.ndarray) -> dict[str, Any]:

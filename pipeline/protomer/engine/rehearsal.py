@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from protomer.engine.alignment import IDENTITY, Poses, Reference, Search, search_globally
 from protomer.engine.confidence import Confidence, TriedPoses, full_covariance
+from protomer.engine.filaments import Filaments, turned_about_z
 from protomer.engine.local_alignment import Local, align_locally, nearest_mates, seen_from
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import Whitened, contrast_transfer, whiten
@@ -37,6 +38,7 @@ from protomer_kernels.slices import transform_volume
 MOST_IMAGES, ONE_IN = 1024, 4
 LEAST_FSC, MOST_FSC = 0.02, 0.999
 LEAST_AGREEMENT, MOST_AGREEMENT = 0.02, 1.2  # of the references: b of eq. (1)
+NEIGHBOURS = np.arange(-2, 3)  # subunits along a helix that a pose may be told apart from by chance
 LEAST_DIFFERENCE = 1e-6  # of the halves, in power: below, a shell is the same in both
 
 
@@ -46,7 +48,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
     The same on every rank and for any number of ranks.
     """
     chosen = sampled_batches(setup)
-    search = state.band.search(setup.shift_extent_px)
+    search, filaments = setup.search(state.band), setup.filaments_at(state.lattice)
     plane, model = setup.store.plane, state.model
     length = plane.prefix(usable_radius(setup.particles, model.insertion_radius))
     weights, tried, current = model.root_weight(plane, length), [], None
@@ -64,7 +66,9 @@ def rehearse(setup: Setup, state: State) -> Confidence:
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
             true = seen_in_reference(setup, possible_poses(setup, state.poses.take(rows), rows, number))
             batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"))
-            found = search_anew(setup, batch, reference, search, true, rows, half)
+            known = None if filaments is None else filaments.take(rows)
+            found = search_anew(setup, batch, reference, search, true, rows, half, known)
+            true = true if known is None else nearest_along(true, found, known)
             tried.append(compared(true, found, model.operators, setup.pixel_size_A))
             line.advance(len(rows))
             setup.check_stop()
@@ -137,12 +141,19 @@ def seen_in_reference(setup: Setup, poses: Poses) -> Poses:
 
 
 def search_anew(
-    setup: Setup, batch: Whitened, reference: Reference, search: Search, true: Poses, rows: np.ndarray, half: int
+    setup: Setup,
+    batch: Whitened,
+    reference: Reference,
+    search: Search,
+    true: Poses,
+    rows: np.ndarray,
+    half: int,
+    filaments: Filaments | None,
 ) -> Poses:
     """Poses of imagined images, in the frame of the references, found as if nothing were known of them but what the job was given."""
     local = setup.local
     if local is None:
-        return search_globally(batch.on(setup.arithmetic), reference, search, setup.threads)
+        return search_globally(batch.on(setup.arithmetic), reference, search, setup.threads, filaments)
     if local.rest is not None:
         batch = replace(batch, data=batch.data + moving_rest(batch, local, true, rows, half, reference.plane, setup.mates))
     return align_locally(batch, reference, search, true, rows, replace(local, recentre=(False, False)), True)
@@ -161,6 +172,20 @@ def moving_rest(
     turn, move_px = (np.roll(change, len(rows) // 2, axis=0) for change in (turn, move_px))
     image = rest.image(batch, half, *rest.moved(given, shift_px, turn, move_px), plane)
     return image - rest.image(batch, half, given, shift_px, plane) if local.takes_rest else image
+
+
+def nearest_along(true: Poses, found: Poses, filaments: Filaments) -> Poses:
+    """True poses replaced by the equivalent ones along the helix that the found ones lie nearest to, in turn and shift together."""
+    axis = true.rotation[:, :1, 2, :2]
+    steps = NEIGHBOURS[None, :] + 0.0 * axis[..., 0]
+    rotation = turned_about_z(np.repeat(true.rotation[:, :1], steps.shape[1], axis=1), steps * filaments.twist_rad)
+    shift_px = true.shift_px[:, :1] + steps[..., None] * filaments.rise_px * axis
+    off = np.linalg.norm(shift_px - found.shift_px[:, :1], axis=-1)
+    trace = np.einsum("nkij,nij->nk", rotation, found.rotation[:, 0])
+    angle = np.arccos(np.clip(0.5 * (trace - 1.0), -1.0, 1.0))
+    best = np.argmin((angle / abs(filaments.twist_rad or 1.0)) ** 2 + (off / filaments.rise_px) ** 2, axis=1)
+    rows = np.arange(len(best))
+    return replace(true, rotation=rotation[rows, best][:, None], shift_px=shift_px[rows, best][:, None])
 
 
 def compared(true: Poses, found: Poses, operators: np.ndarray, pixel_size_A: float) -> TriedPoses:

@@ -36,6 +36,7 @@ class Band:
     stalled: int = 0  # iterations since best_resolved grew
     is_settled: bool = False
     first_radius: int = FIRST_RADIUS  # which the second iteration does not pass, since a start may be wrong beyond it
+    least_grid_radius: int = 0  # below which images of a filament look alike from all sides
 
     @classmethod
     def at(cls, box: int, limit: int) -> Band:
@@ -56,7 +57,7 @@ class Band:
     def search(self, shift_extent_px: float) -> Search:
         """The search of this iteration."""
         at = min(self.iteration, len(GRID_RADII) - 1)
-        grid_radius = min(GRID_RADII[at], self.radius)
+        grid_radius = min(max(GRID_RADII[at], self.least_grid_radius), self.radius)
         stages = [Stage(STARTS, grid_radius, FIRST_STEPS)]
         for keep, share in THINNED:
             stages.append(Stage(keep, min(max(grid_radius + 2, int(share * self.radius)), self.radius), LATER_STEPS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.running.provenance import file_digest
 from protomer.simulation.dataset import BLOCK, Simulator
 from protomer.simulation.draws import PARTICLE, SimulationDesign, Truth
+from protomer.simulation.filaments import FilamentDesign
 from protomer.simulation.files import perturbed_poses, star_tables, write_blocks, write_star, write_truth
 from protomer.simulation.optics import stretching
 from protomer.simulation.report import simulation_report
@@ -41,7 +43,7 @@ SECONDS_PER_ATOM_AND_IMAGE, SECONDS_PER_PIXEL = 6e-8, 4e-8  # measured on one co
 def run(inputs: Inputs, settings: SimulateSettings, job: JobRun) -> dict[str, Any]:
     """Simulate, block by block, and write the images, their STAR file, the truth and a map to start from."""
     with fft.set_workers(job.threads):
-        return _simulate(load_scatterers(inputs, settings), inputs, settings, job)
+        return _simulate(load_scatterers(inputs, settings), inputs, with_order(settings), job)
 
 
 def _simulate(scatterers: tuple[Scatterer, ...], inputs: Inputs, settings: SimulateSettings, job: JobRun) -> dict[str, Any]:
@@ -83,6 +85,26 @@ def plan(inputs: Inputs, settings: SimulateSettings, ranks: int, threads: int) -
                 disk_bytes=settings.number * (box * box * 4 + 600) + 2 * box**3 * 4, seconds=5 + settings.number * per_image / threads)
 
 
+def with_order(settings: SimulateSettings) -> SimulateSettings:
+    """Settings in which filaments that are imaged have as many subunits as run through the images. Raises SettingsError."""
+    if settings.filament_segments is None or settings.helical_order is not None:
+        return settings
+    filament = filament_of(settings)
+    assert filament is not None
+    return replace(settings, helical_order=filament.copies(settings.box, settings.pixel_size))
+
+
+def filament_of(settings: SimulateSettings) -> FilamentDesign | None:
+    """How filaments lie in the images; None where single particles are imaged. Raises SettingsError."""
+    if settings.filament_segments is None:
+        return None
+    if settings.helical_twist is None or settings.helical_rise is None or not settings.helical_rise > 0:
+        raise SettingsError(f"filament_segments = {settings.filament_segments} without a helix",
+                            "helical_twist and helical_rise, a rise above 0", "give both, or leave filament_segments out")
+    return FilamentDesign(float(np.deg2rad(settings.helical_twist)), settings.helical_rise, settings.filament_segments,
+                          settings.segment_step, float(np.deg2rad(settings.tilt_spread)), float(np.deg2rad(settings.prior_error)))
+
+
 def design_of(settings: SimulateSettings) -> SimulationDesign:
     """The settings in the units used inside."""
     trefoil, tetrafoil = (_pair(name, getattr(settings, name)) for name in ("trefoil", "tetrafoil"))
@@ -98,7 +120,8 @@ def design_of(settings: SimulateSettings) -> SimulationDesign:
         odd_zernike=(0.0, 0.0, trefoil[0], 0.0, 0.0, trefoil[1]) if any(trefoil) else (),
         even_zernike=(0.0,) * 4 + (tetrafoil[0], 0.0, 0.0, 0.0, tetrafoil[1]) if any(tetrafoil) else (),
         magnification=stretching(settings.magnification, float(np.deg2rad(settings.magnification_angle))),
-        ewald_sign=SIGNS[settings.ewald_sign])
+        ewald_sign=SIGNS[settings.ewald_sign],
+        filament=filament_of(settings))
 
 
 def _pair(name: str, text: str) -> tuple[float, float]:
@@ -133,6 +156,7 @@ def particle_paths(inputs: Inputs, settings: SimulateSettings) -> list[Path]:
 
 def _load(path: Path, symmetry: str, settings: SimulateSettings) -> Scatterer:
     moves = settings.motion_rotation > 0 or settings.motion_shift > 0
+    settings = with_order(settings)
     group = operators_of(symmetry, "relion", settings)
     if not path.name.lower().endswith(MODEL_ENDINGS):
         if moves or settings.subunits is not None or len(group) > 1:
@@ -145,8 +169,12 @@ def _load(path: Path, symmetry: str, settings: SimulateSettings) -> Scatterer:
         raise SettingsError(f"subunits {settings.subunits!r} and the symmetry {group.name}",
                             "one of them: every symmetry copy moves as one body", "leave subunits unset")
     subunits = settings.subunits or ("each" if moves and not copied else None)
-    model = read_atom_model(path, DEFAULT_BFACTOR_A2 if settings.bfactor is None else settings.bfactor, subunits)
-    return with_symmetry(model, group.rotations, settings.symmetry_radius, group.translations_A) if copied else model
+    bfactor_A2 = DEFAULT_BFACTOR_A2 if settings.bfactor is None else settings.bfactor
+    model = read_atom_model(path, bfactor_A2, subunits, settings.model_axis == "file")
+    if not copied:
+        return model
+    copies = with_symmetry(model, group.rotations, settings.symmetry_radius, group.translations_A)
+    return copies if moves else replace(copies, body_starts=(0,))
 
 
 def _stated_poses(truth: Truth, settings: SimulateSettings) -> tuple[np.ndarray, np.ndarray] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.schedule import Band
+from protomer.helical.lattice import Lattice
 from protomer.refinement.loop import iterate
 from protomer.refinement.outcome import report_iteration
 from protomer.refinement.setup import Setup, State
@@ -27,6 +29,7 @@ def save(state: State, job: JobRun) -> None:
             "scale": state.scale,
             "insertion_radius": state.model.insertion_radius,
             "history": json.dumps(state.history),
+            "lattice": json.dumps(None if state.lattice is None else asdict(state.lattice)),
         }
     )
 
@@ -40,7 +43,9 @@ def resume(setup: Setup, job: JobRun) -> State | None:
     maps = {(half, fold): saved[f"map_{half}_{fold}"] for half, fold in setup.keys}
     model = Model(maps, saved["noise"], setup.operators, int(saved["insertion_radius"]), setup.mates, setup.origin_px)
     poses = PoseTable(*(saved[name] for name in PoseTable.__dataclass_fields__))
-    return State(band, model, poses, saved["agreed"], saved["scale"], json.loads(saved["history"]))
+    lattice = json.loads(saved["lattice"])
+    told = None if lattice is None else Lattice(**lattice)
+    return State(band, model, poses, saved["agreed"], saved["scale"], json.loads(saved["history"]), told)
 
 
 def until_settled(setup: Setup, state: State, extra_passes: int, job: JobRun, told_as: str = "iteration") -> State:

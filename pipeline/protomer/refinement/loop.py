@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -20,19 +20,19 @@ from protomer.engine.maximisation import (
     join_below,
     regularised,
     signal_to_noise,
-    solid_sphere,
     unregularised,
     working_box,
 )
 from protomer.engine.particle_scale import refined_scale
 from protomer.engine.schedule import Band
+from protomer.helical.lattice import Lattice
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.ewald import Ewald, curved_radius, ewald_whiten
 from protomer.imaging.images import Whitened, contrast_transfer, whiten
 from protomer.maps.local_wiener import find_gains
-from protomer.maps.volumes import Halves
+from protomer.maps.volumes import Halves, Volume
 from protomer.randomness import uniform
-from protomer.refinement.setup import MASK_FRACTION, Setup, State, at_scales
+from protomer.refinement.setup import Setup, State, at_scales
 from protomer.running.batches import Key
 from protomer.symmetry.relaxation import frame_of_second_half, turned_half, turned_map
 from protomer_kernels.noise import power_by_shell
@@ -43,6 +43,7 @@ UNCERTAIN_WEIGHT = 0.95  # those below are searched in every iteration: modes fo
 # of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
 OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
 CLEARLY_PRESENT = 0.9  # where most images hold the particle with this probability, the others count by theirs
+STILL_LATTICE = 0.1  # of the resolution: by how much the ends of the central part may move in an iteration that changes nothing any more
 STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
@@ -93,7 +94,8 @@ def iterate(setup: Setup, state: State) -> State:
     clear = bool(state.history) and float(np.median(state.poses.presence)) > CLEARLY_PRESENT
     step = estimate(setup, (state,), Hypotheses.of_one(setup.null_class and clear))
     poses = step.poses[0]
-    maps, curve = maximise(setup, step.totals[0], step.fixed_point, band)
+    lattice = refitted(setup, step.totals[0], step.fixed_point, state)
+    maps, curve = maximise(setup, step.totals[0], step.fixed_point, band, lattice)
     resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
     if setup.is_relaxed:
         maps, poses = in_one_frame(setup, maps, poses)
@@ -102,16 +104,20 @@ def iterate(setup: Setup, state: State) -> State:
               "null_class": setup.null_class and clear, "mean_presence": float(poses.presence.mean()),
               "fsc": [round(float(c), 5) for c in curve], "noise": step.noise.round(8).tolist()}
     gained = record["mean_top_weight"] - (state.history[-1]["mean_top_weight"] if state.history else 0.0)
+    if setup.winding is not None and lattice is not None and state.lattice is not None:
+        moved_A = setup.winding.moved_A(lattice, state.lattice, setup.width_A)
+        record |= {"lattice": asdict(lattice), "lattice_moved_A": moved_A}
+        gained = gained if moved_A < STILL_LATTICE * setup.width_A / max(resolved, 1) else np.inf
     after = band.next(resolved, record["median_turn_deg"], record["median_width_deg"], gained)
     model = replace(model, maps=maps, noise=step.noise, insertion_radius=after.insertion_radius)
-    return State(after, model, poses, moved.agreed, step.scale, [*state.history, record])
+    return State(after, model, poses, moved.agreed, step.scale, [*state.history, record], lattice)
 
 
 def estimate(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> Step:
     """The E-step over all ranks: every image against the maps of all classes. The states share band, noise and grey scales."""
     setup, first = at_scales(setup, states[0]), states[0]
     context = _context(setup, states, hypotheses)
-    search = first.band.search(setup.shift_extent_px)
+    search = setup.search(first.band)
     with setup.progress(f"iteration {first.band.iteration + 1}", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
 
         def advance(number: int) -> None:
@@ -145,7 +151,7 @@ def _context(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> C
     again = np.stack([_search_again(setup, state) for state in states])
     scale = insertion_scale(setup.largest, setup.particles, first.model)
     draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and first.band.iteration == 0 else None
-    how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0, setup.arithmetic
+    how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0, setup.arithmetic, setup.filaments_at(first.lattice)
     return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
 
 
@@ -192,12 +198,27 @@ def _update_noise(setup: Setup, model: Model, residuals: np.ndarray) -> tuple[np
     return model.noise * np.maximum(ratio, 1e-6), fit
 
 
-def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band) -> tuple[dict[Key, np.ndarray], np.ndarray]:
-    """References of the next iteration, and the FSC of unregularised half maps: in a sphere, or in the mask in use, corrected for it."""
+def refitted(setup: Setup, totals: dict[Key, np.ndarray], scale: float, state: State) -> Lattice | None:
+    """The lattice that the half maps of an iteration tell, without which they were made; None where none is imposed."""
+    if setup.winding is None or state.lattice is None:
+        return None
+    band = state.band
+    box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
+    half_maps = half_totals(totals).map(lambda total: unregularised(Sums.of(total, scale), box, shells, setup.threads))
+    resolved = first_shell_below(half_map_curve(half_maps, setup.solid(box)))
+    volumes = half_maps.map(lambda data: Volume(data, setup.width_A / box))
+    return setup.winding.refitted(volumes, setup.width_A / max(resolved, 1), state.lattice)
+
+
+def maximise(
+    setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Band, lattice: Lattice | None = None
+) -> tuple[dict[Key, np.ndarray], np.ndarray]:
+    """References of the next iteration, with the lattice imposed, if any, and the FSC of unregularised half maps: where references live, or
+    in the mask in use, corrected for it."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     halves, join_shell = half_totals(totals), min(setup.join_shell, band.insertion_radius)
-    half_maps = halves.map(lambda total: unregularised(Sums.of(total, scale), box, shells, setup.threads))
-    mask = solid_sphere(box, MASK_FRACTION)
+    half_maps = halves.map(lambda total: setup.wound(unregularised(Sums.of(total, scale), box, shells, setup.threads), lattice))
+    mask = setup.solid(box)
     curve = half_map_curve(half_maps, mask)
     resolved = min(first_shell_below(curve), shells - 1)
     tight = setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
@@ -208,14 +229,14 @@ def maximise(setup: Setup, totals: dict[Key, np.ndarray], scale: float, band: Ba
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
     gains = None
     if setup.non_uniform is not None:
-        gains = find_gains(half_maps, solid_sphere(box, MASK_FRACTION), shells - 1, setup.non_uniform)
+        gains = find_gains(half_maps, setup.solid(box), shells - 1, setup.non_uniform)
         ssnr = gains.ssnr(shells)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
     for half, fold in own:
         sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
         join_below(sums, halves[1 - half], scale, join_shell)
-        volume = regularised(sums, ssnr, box, setup.threads)
+        volume = setup.wound(regularised(sums, ssnr, box, setup.threads), lattice)
         maps.append((volume if gains is None else gains.apply(volume)) * mask)
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]

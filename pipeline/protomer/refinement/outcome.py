@@ -31,6 +31,7 @@ def report_iteration(state: State, setup: Setup, job: JobRun, told_as: str) -> N
         median_turn_deg=round(last["median_turn_deg"], 4),
         mean_top_weight=round(last["mean_top_weight"], 4),
         searched=last["searched"],
+        **({} if state.lattice is None else {"twist_deg": round(state.lattice.twist_deg, 4), "rise_A": round(state.lattice.rise_A, 4)}),
     )
 
 

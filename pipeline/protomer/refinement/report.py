@@ -32,8 +32,32 @@ def write_report(
     outcome: tuple[CurvedMaps, CtfFound | None],
     job: JobRun,
 ) -> None:
-    """Warnings first, then resolution, map, symmetry, orientations, poses and noise. low_passes_A: of the start, and below which the halves
-    were joined, 0 where never; about_axes: a paragraph, empty without symmetry."""
+    """Warnings first, then resolution, map, symmetry, orientations, poses and noise. about_axes: a paragraph, empty without symmetry; the
+    others as in refinement_report."""
+    report = refinement_report("Refinement", record, particles, history, confidence, low_passes_A, {}, job)
+    add_curvature(report, outcome[0])
+    if about_axes:
+        report.section("Symmetry", about_axes)
+    fsc = record.fsc
+    assert fsc is not None
+    add_poses(report, particles, history, fsc.box * fsc.voxel_size_A)
+    add_ctf(report, outcome[1])
+    with job.output.writing("report.html") as path:
+        path.write_text(report.html(), encoding="utf-8")
+
+
+def refinement_report(
+    title: str,
+    record: MapRecord,
+    particles: Particles,
+    history: list[dict[str, Any]],
+    confidence: Confidence | None,
+    low_passes_A: tuple[float, float],
+    more: dict[str, Any],
+    job: JobRun,
+) -> Report:
+    """A report that begins as those of all refinements do: warnings, facts (with `more`), resolution and map. low_passes_A: of the start,
+    and below which the halves were joined, 0 where never."""
     start_A, joined_A = low_passes_A
     fsc = record.fsc
     assert fsc is not None and record.sharpened is not None
@@ -46,8 +70,9 @@ def write_report(
         "in the half-sets": " and ".join(str(int((particles.half == half).sum())) for half in (0, 1)),
         "initial low-pass": f"{start_A:g} Å",
         "halves joined below": f"{joined_A:.4g} Å" if joined_A else "never",
+        **more,
     }
-    report = Report("Refinement", job.events.warnings, facts)
+    report = Report(title, job.events.warnings, facts)
     doubted = DOUBTS & {warning["code"] for warning in job.events.warnings}
     label = "corrected FSC at 0.143" + ("; do not believe it: see the warnings" if doubted else "")
     report.headline("resolution", fsc.describe("corrected").split(" (")[0], label)
@@ -62,26 +87,15 @@ def write_report(
         resolution_figure({"half maps": [width_A / max(h["resolved_shell"], 1) for h in history]}),
         "Resolution of the half maps in each iteration: FSC 0.143 in a sphere, or where a mask is used in that, corrected for it.",
     )
-    add_curvature(report, outcome[0])
     report.section("Map")
     report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
     add_cut_offs(report, job.output.folder / "cut_off.mrc", record.fsc_mask)
     report.figure(projections_figure(record.sharpened), "Projections of the sharpened map.")
-    if about_axes:
-        report.section("Symmetry", about_axes)
-    _add_poses(report, particles, history, width_A)
-    add_ctf(report, outcome[1])
-    report.section("Noise")
-    report.figure(
-        noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], fsc.box, fsc.voxel_size_A),
-        "Noise spectrum of each optics group.",
-    )
-    with job.output.writing("report.html") as path:
-        path.write_text(report.html(), encoding="utf-8")
+    return report
 
 
-def _add_poses(report: Report, particles: Particles, history: list[dict[str, Any]], width_A: float) -> None:
-    """Orientations, how poses moved, the iterations in numbers, and how sharp the posteriors are. width_A: of the box."""
+def add_poses(report: Report, particles: Particles, history: list[dict[str, Any]], width_A: float) -> None:
+    """Orientations, how poses moved, the iterations in numbers, how sharp the posteriors are, and the noise. width_A: of the box."""
     report.section("Poses")
     report.figure(orientation_figure(particles.rotation), "Viewing directions.")
     moved = [h for h in history if h["turn_quartiles_deg"] is not None]
@@ -111,4 +125,10 @@ def _add_poses(report: Report, particles: Particles, history: list[dict[str, Any
     report.figure(
         histogram_figure(particles.pose_posterior, "probability that the pose is right"),
         "How far each pose may be believed: the weight of its mode, corrected by how often images with known poses were found at theirs.",
+    )
+    report.section("Noise")
+    box, voxel_size_A = particles.optics_groups[0].box, width_A / particles.optics_groups[0].box
+    report.figure(
+        noise_figure(np.array(history[-1]["noise"]), [g.name for g in particles.optics_groups], box, voxel_size_A),
+        "Noise spectrum of each optics group.",
     )

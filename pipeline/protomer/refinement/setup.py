@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from protomer.arithmetic import CPU, Arithmetic
-from protomer.engine.alignment import IDENTITY
+from protomer.engine.alignment import IDENTITY, Search
 from protomer.engine.expectation import Model, PoseTable
+from protomer.engine.filaments import Filaments
 from protomer.engine.local_alignment import Local
 from protomer.engine.maximisation import solid_sphere
 from protomer.engine.pose_table import counted_by_presence
 from protomer.engine.schedule import Band
+from protomer.helical.lattice import Lattice, Winding
 from protomer.imaging.images import ImageStore
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Halves
@@ -76,6 +78,8 @@ class Setup:
     particle_scale: bool = False  # whether each particle's grey scale is refined
     arithmetic: Arithmetic = CPU  # of E-steps and insertion
     non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
+    winding: Winding | None = None  # how a helical lattice is imposed; None: none is
+    filaments: Filaments | None = None  # what is known of the poses of filaments (N,)
 
     @property
     def is_relaxed(self) -> bool:
@@ -86,6 +90,30 @@ class Setup:
     def origin_px(self) -> np.ndarray:
         """(3,) where references have their origin, x, y, z from the box centre."""
         return np.zeros(3) if self.local is None else self.local.origin_px
+
+    @property
+    def width_A(self) -> float:
+        """Of the box."""
+        return float(self.store.plane.box * self.pixel_size_A)
+
+    def solid(self, box: int) -> np.ndarray:
+        """Where references live, soft, in maps (box, box, box) of the images' field of view."""
+        return solid_sphere(box, MASK_FRACTION) if self.winding is None else self.winding.solid(box, self.width_A)
+
+    def wound(self, volume: np.ndarray, lattice: Lattice | None) -> np.ndarray:
+        """A map with the lattice imposed; as it is where there is none."""
+        return volume if self.winding is None or lattice is None else self.winding.wound(volume, self.width_A, lattice)
+
+    def search(self, band: Band) -> Search:
+        """How poses are looked for in an iteration."""
+        search = band.search(self.shift_extent_px)
+        return search if self.filaments is None else replace(search, tilt_extent_rad=self.filaments.tilt_extent_rad)
+
+    def filaments_at(self, lattice: Lattice | None) -> Filaments | None:
+        """What is known of filaments, where references have this lattice."""
+        if self.filaments is None or lattice is None:
+            return None
+        return replace(self.filaments, twist_rad=float(np.deg2rad(lattice.twist_deg)), rise_px=lattice.rise_A / self.pixel_size_A)
 
     @property
     def keys(self) -> list[Key]:
@@ -108,6 +136,7 @@ class State:
     agreed: np.ndarray  # (N,) how many global searches in a row have found the same pose again
     scale: np.ndarray  # (N,) grey scale of each particle
     history: list[dict[str, Any]] = field(default_factory=list)
+    lattice: Lattice | None = None  # of the references; None where none is imposed
 
     @property
     def counted_poses(self) -> PoseTable:

@@ -14,6 +14,7 @@ from protomer.engine.maximisation import solid_sphere
 from protomer.engine.schedule import Band
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume
+from protomer.helical.lattice import Lattice
 from protomer.maps.volumes import Volume
 from protomer.refinement.setup import MASK_FRACTION, Setup, State
 from protomer.running.job_run import Inputs, JobRun
@@ -40,15 +41,19 @@ def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobR
     return low_pass(data, radius, 2.0) * solid_sphere(box, MASK_FRACTION)
 
 
-def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSettings) -> State:
-    """The first state: the start volume for every half and fold, in the images' grey scale."""
+def begin(setup: Setup, start: np.ndarray, noise: np.ndarray, settings: RefineSettings, lattice: Lattice | None = None) -> State:
+    """The first state: the start volume, with the lattice that it has, for every half and fold, in the images' grey scale."""
     plane = setup.store.plane
     finest = settings.max_alignment_resolution
     limit = plane.radius - 1 if finest is None else int(plane.box * setup.pixel_size_A / finest)
     band = Band.at(plane.box, limit)
+    if setup.winding is not None and lattice is not None:
+        seen = min(setup.winding.first_shell(lattice, setup.width_A), limit)
+        band = replace(band, radius=max(band.radius, seen), first_radius=max(band.radius, seen), least_grid_radius=seen)
     model = Model(dict.fromkeys(setup.keys, start), noise, setup.operators, band.insertion_radius, setup.mates)
     number = len(setup.particles)
-    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64), setup.particles.scale)
+    state = State(band, model, PoseTable.empty(number, mode_count(setup.mates)), np.zeros(number, np.int64), setup.particles.scale,
+                  lattice=lattice)
     return replace(state, model=calibrate(setup, state)) if settings.rescale_reference else state
 
 

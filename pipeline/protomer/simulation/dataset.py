@@ -19,6 +19,7 @@ from protomer.errors import InputError, SettingsError
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
 from protomer.simulation.draws import DEBRIS, PARTICLE, SimulationDesign, Truth, draw_truth, true_ctf
+from protomer.simulation.filaments import cut_out
 from protomer.simulation.optics import even_turns, magnified_rotations, odd_phase, optics_of
 from protomer.simulation.scatterers import Scatterer
 from protomer_kernels.atoms import image_fts_of_atoms, real_images, real_volume
@@ -58,8 +59,8 @@ class Simulator:
 
     def volume(self, class_number: int = 1) -> Volume:
         """The scatterer of a class in the grey scale of the images; at its own scale where snr is 0."""
-        box, pixel_size_A = self.design.box, self.design.pixel_size_A
-        data = real_volume(self.scatterers[class_number - 1].volume_ft(box, pixel_size_A), box)
+        box, pixel_size_A = self.design.field_box, self.design.pixel_size_A
+        data = cut_out(real_volume(self.scatterers[class_number - 1].volume_ft(box, pixel_size_A), box), self.design.box)
         return Volume(data * np.float32(self.gain if self.gain > 0 else 1.0), pixel_size_A)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -77,7 +78,7 @@ class Simulator:
 
     def signal(self, truth: Truth, rows: np.ndarray) -> np.ndarray:
         """Images without noise and at the scatterer's own grey scale, (n, box, box) float32."""
-        box, pixel_size_A = self.design.box, self.design.pixel_size_A
+        box, pixel_size_A = self.design.field_box, self.design.pixel_size_A
         image_fts = np.zeros((len(truth), box, box // 2 + 1), np.complex64)
         if not self.design.ewald_sign:
             for scatterer, here, seen in self._particles(truth):
@@ -88,7 +89,8 @@ class Simulator:
         image_fts *= self._transfer(truth) * contrast
         if self.design.ewald_sign:
             image_fts += self._curved(truth) * contrast
-        return real_images(image_fts, box)
+        images = real_images(image_fts, box)
+        return images if box == self.design.box else cut_out(images, self.design.box)
 
     def _particles(self, truth: Truth) -> Iterator[tuple[Scatterer, np.ndarray, tuple[np.ndarray, np.ndarray]]]:
         """Each scatterer, the images that show it, and how it is seen there: matrices R M (n, b, 3, 3), displacements (n, b, 2)."""
@@ -100,7 +102,7 @@ class Simulator:
 
     def _curved(self, truth: Truth) -> np.ndarray:
         """C exp(i chi) F2 of eq. (1) on the Ewald sphere, (n, box, box // 2 + 1) complex64; 0 for junk."""
-        design = self.design
+        design = self.design.field
         box, (kx, ky) = design.box, _half_plane(design.box)
         out = np.zeros((len(truth), box, box // 2 + 1), np.complex64)
         magnification = np.reshape(design.magnification, (1, 2, 2))
@@ -116,15 +118,15 @@ class Simulator:
 
     def _ctf(self, truth: Truth, retarded_rad: float = 0.0) -> np.ndarray:
         """The CTF (n, box, box // 2 + 1) float32; retarded by a quarter turn, cos gamma."""
-        box, (kx, ky) = self.design.box, _half_plane(self.design.box)
+        design, (kx, ky) = self.design.field, _half_plane(self.design.field_box)
         out = np.empty((len(truth), len(kx)), np.float32)
-        added = even_turns(replace(self.design, number=len(truth)), kx, ky)
-        ctf_values(true_ctf(self.design, truth, retarded_rad), kx, ky, 1.0 / (box * self.design.pixel_size_A), out, added)
-        return out.reshape(len(truth), box, box // 2 + 1)
+        added = even_turns(replace(design, number=len(truth)), kx, ky)
+        ctf_values(true_ctf(design, truth, retarded_rad), kx, ky, 1.0 / (design.box * design.pixel_size_A), out, added)
+        return out.reshape(len(truth), design.box, design.box // 2 + 1)
 
     def _transfer(self, truth: Truth) -> np.ndarray:
         """The CTF, with the phases of odd aberrations where there are any."""
-        out, phase = self._ctf(truth), odd_phase(self.design, *_half_plane(self.design.box))
+        out, phase = self._ctf(truth), odd_phase(self.design.field, *_half_plane(self.design.field_box))
         return out if phase is None else out * phase.reshape(out.shape[1:])
 
     def _measure_gain(self) -> float:
@@ -150,7 +152,8 @@ class Simulator:
         walk *= DEBRIS_SIZE * particle.radius_A / np.sqrt((walk**2).sum(1).mean()) / design.pixel_size_A
         weights = np.full(DEBRIS_ATOMS, particle.image_total(design.pixel_size_A) / DEBRIS_ATOMS, np.float32)
         offset_px = (-shift_A / design.pixel_size_A)[None]
-        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.box, DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
+        return image_fts_of_atoms(walk, weights, np.eye(3)[None], offset_px, design.field_box,
+                                  DEBRIS_BFACTOR_A2 / design.pixel_size_A**2)[0]
 
 
 def _half_plane(box: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,6 +193,8 @@ def require_possible(scatterers: tuple[Scatterer, ...], design: SimulationDesign
     one another."""
     optics_of(design)
     width_A, radius_A = design.box * design.pixel_size_A, max(s.radius_A for s in scatterers)
+    if design.filament is not None:  # what leaves the field on one side comes back on the other, and must not reach the image
+        width_A = 2 * design.field_box * design.pixel_size_A - width_A
     if 2 * radius_A > width_A:
         raise InputError(f"the particle reaches {radius_A:.1f} A from its centre", f"at most half of the box of {width_A:.1f} A",
                          "choose a larger box or pixel_size")

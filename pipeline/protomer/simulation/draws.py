@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from protomer.randomness import combine, normal, uniform
+from protomer.simulation.filaments import FilamentDesign, field_box, segment_poses
 from protomer_kernels.ctf import CtfParameters
 from protomer_kernels.rotations import matrices_from_quaternions, quaternions_from_matrices
 
@@ -53,6 +54,17 @@ class SimulationDesign:
     even_zernike: tuple[float, ...] = ()
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
     ewald_sign: int = 0  # h of protomer_kernels/ewald.py, eq. (1); 0: images are of flat slices
+    filament: FilamentDesign | None = None  # images are segments of such filaments
+
+    @property
+    def field_box(self) -> int:
+        """Pixels along the edge of the field from which images are cut: more than the box where a filament runs on beyond it."""
+        return self.box if self.filament is None else field_box(self.box)
+
+    @property
+    def field(self) -> SimulationDesign:
+        """The design with that field for a box."""
+        return self if self.filament is None else replace(self, box=self.field_box)
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,8 @@ def draw_truth(design: SimulationDesign, body_centres_A: np.ndarray, stream: str
     rotation = _uneven_rotations(draws) if design.realistic else _uniform_rotations(draws)
     radius, angle = design.max_shift_A * np.sqrt(draws.uniform("shift radius")), draws.uniform("shift angle", 0.0, 2.0 * np.pi)
     shift_A = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    if design.filament is not None:
+        rotation, shift_A = segment_poses(design.filament, design.number, design.max_shift_A, design.seed, stream)
     body_rotation, body_shift_A = _move_bodies(draws, design, body_centres_A, rotation, shift_A)
     defocus_A = draws.uniform("defocus", design.defocus_min_A, design.defocus_max_A)
     astigmatism_A = 0.5 * design.astigmatism_A * draws.normals("astigmatism", 1)[:, 0]

@@ -17,6 +17,7 @@ from protomer.formats.hdf5_files import new_hdf5_file
 from protomer.randomness import combine, normal
 from protomer.running.output import reserve_space
 from protomer.simulation.draws import IMAGES_PER_MICROGRAPH, SimulationDesign, Truth
+from protomer.simulation.filaments import filament_columns
 
 TRUTH_COLUMNS = {  # dataset of truth.h5 -> (unit, description)
     "rotation": ("", "unit quaternion, scalar last: image axes to map axes"),
@@ -77,6 +78,8 @@ def star_tables(truth: Truth, design: SimulationDesign, poses: tuple[np.ndarray,
         angles = Rotation.from_quat(poses[0]).as_euler("ZYZ", degrees=True)
         columns |= {"rlnAngleRot": angles[:, 0], "rlnAngleTilt": angles[:, 1], "rlnAnglePsi": angles[:, 2],
                     "rlnOriginXAngst": poses[1][:, 0], "rlnOriginYAngst": poses[1][:, 1]}
+    if design.filament is not None:
+        columns |= filament_columns(design.filament, truth.rotation, design.seed)
     if is_truth:
         columns |= {"rlnClassNumber": truth.class_number, "rlnCtfBfactor": truth.bfactor_A2, "rlnCtfScalefactor": truth.contrast,
                     "protomerJunk": truth.junk.astype(int)}
@@ -116,8 +119,10 @@ def write_truth(path: Path, truth: Truth, design: SimulationDesign) -> None:
         for name, (unit, description) in TRUTH_COLUMNS.items():
             dataset = handle.create_dataset(name, data=getattr(truth, name), track_times=False)
             dataset.attrs["units"], dataset.attrs["description"] = unit, description
-        for name, value in vars(design).items():
-            handle.attrs[name] = value
+        filament = {} if design.filament is None else {f"filament_{name}": value for name, value in vars(design.filament).items()}
+        for name, value in (vars(design) | filament).items():
+            if name != "filament":
+                handle.attrs[name] = value
 
 
 def read_truth(path: Path) -> Truth:

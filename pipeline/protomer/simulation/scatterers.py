@@ -199,8 +199,9 @@ class MapModel:
         return out
 
 
-def read_atom_model(path: str | Path, bfactor_A2: float, subunits: str | None = None) -> AtomModel:
-    """Read the first model of a PDB or mmCIF file (gzipped or not), without waters, centred on its centre of mass.
+def read_atom_model(path: str | Path, bfactor_A2: float, subunits: str | None = None, about_z: bool = False) -> AtomModel:
+    """Read the first model of a PDB or mmCIF file (gzipped or not), without waters, centred on its centre of mass, or (about_z) only along
+    z, so that the file's z axis stays where it is.
 
     Weights are atomic numbers; occupancies and the file's own B-factors are not used.
     `subunits` names what moves as one rigid body: chains joined by `+`, bodies by `,` ("A+B,C+D"); chains that are not named stay
@@ -213,7 +214,8 @@ def read_atom_model(path: str | Path, bfactor_A2: float, subunits: str | None = 
     order = np.argsort(number, kind="stable")
     positions_A, weights = atoms.positions_A[order], atoms.weights[order]
     starts = np.unique(number[order], return_index=True)[1]
-    return AtomModel(positions_A - np.average(positions_A, axis=0, weights=weights), weights, bfactor_A2, tuple(int(s) for s in starts))
+    centre_A = np.average(positions_A, axis=0, weights=weights) * (np.array([0.0, 0.0, 1.0]) if about_z else 1.0)
+    return AtomModel(positions_A - centre_A, weights, bfactor_A2, tuple(int(s) for s in starts))
 
 
 def _body_of_chains(chains: list[str], subunits: str | None) -> dict[str, int]:

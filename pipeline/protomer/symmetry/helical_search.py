@@ -74,13 +74,15 @@ class Helix:
     cyclic: int = 1  # order of the rotation axis that the helix has besides
 
 
-def helix_scores(volume: Volume, finest_A: float) -> HelixScores:
-    """Eq. (1) for moves up to REACH of the used length. Raises InputError where the map is constant within its cylinder."""
+def helix_scores(volume: Volume, finest_A: float, radius_A: float | None = None) -> HelixScores:
+    """Eq. (1) for moves up to REACH of the used length, within a radius (unset: as far as there is density). Raises InputError where the
+    map is constant within its cylinder."""
     box, step_A = volume.box, volume.voxel_size_A
     smooth = low_pass(volume.data, box * step_A / finest_A, 2).astype(np.float32)
     used = int(USED_LENGTH * box) // 2
     planes = smooth[box // 2 - used:box // 2 + used + 1]
-    radii, angle = np.arange(1, radius_px(volume)), 2 * np.pi * np.arange(TURNS) / TURNS
+    farthest = radius_px(volume) if radius_A is None else max(min(int(np.ceil(radius_A / step_A)), int(RADIUS * box)), 4)
+    radii, angle = np.arange(1, farthest), 2 * np.pi * np.arange(TURNS) / TURNS
     x, y = box // 2 + radii[:, None] * np.cos(angle), box // 2 + radii[:, None] * np.sin(angle)
     rings = np.stack([ndimage.map_coordinates(plane, [y, x], order=3, mode="nearest") for plane in planes], axis=-1)  # (rho, phi, z)
     rings = (rings - rings.mean(axis=(1, 2), keepdims=True)) * np.sqrt(radii)[:, None, None]

@@ -1,0 +1,118 @@
+"""helical-refine: the loop of refine with a helical lattice, imposed on references and refined from maps without it (Egelman 2000; He and
+Scheres 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protomer.declarations.helical_refine import HelicalRefineSettings
+from protomer.engine.confidence import Confidence
+from protomer.engine.rehearsal import rehearse
+from protomer.formats.hdf5 import read_particles, write_particles
+from protomer.helical.asked import filaments_of, lattice_of, ranges, require_filaments, require_possible
+from protomer.helical.lattice import Lattice, Winding
+from protomer.helical.outcome import Found, central_mask, helix_settings, warn_of_lattice
+from protomer.helical.report import write_report
+from protomer.helical.start import first_lattice, first_reference, radius_of, start_volume
+from protomer.imaging.images import common_frame
+from protomer.jobs.refine import load_particles, prepare
+from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
+from protomer.maps.volumes import Halves, Volume
+from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
+from protomer.refinement.plan import plan as plan_of_refine
+from protomer.refinement.setup import Setup, State, at_scales
+from protomer.refinement.start import begin
+from protomer.running.events import Events
+from protomer.running.job_run import Inputs, JobRun, Plan
+from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.particles import Particles
+
+
+def run(inputs: Inputs, settings: HelicalRefineSettings, job: JobRun) -> dict[str, Any]:
+    """Load, iterate until settled, reconstruct with and without the lattice, measure, save."""
+    particles = load_particles(inputs, settings, job)
+    require_filaments(particles)
+    box, pixel_A = common_frame(particles)
+    lattice, start = lattice_of(settings, box * pixel_A, job.events), start_volume(inputs, box, pixel_A)
+    winding = winding_of(inputs, settings, lattice, box * pixel_A, radius_of(settings, start))
+    setup = replace(prepare(particles, settings, job, inputs), winding=winding, filaments=filaments_of(particles, settings))
+    noise, largest = survey_images(setup, len(particles.optics_groups))
+    setup = replace(setup, largest=largest)
+    state = resume(setup, job)
+    if state is None:
+        told = first_lattice(start, lattice, winding, settings, job.events)
+        state = begin(setup, first_reference(setup, start, told, settings), noise, settings, told)
+    state = until_settled(setup, state, settings.extra_passes, job)
+    setup = at_scales(setup, state)
+    confidence = rehearse(setup, state) if settings.rehearse else None
+    plain = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
+    return finish(setup, state, plain, confidence, (inputs, settings, lattice), job)
+
+
+def winding_of(inputs: Inputs, settings: HelicalRefineSettings, lattice: Lattice, width_A: float, radius_A: float) -> Winding:
+    """How the lattice is imposed and refined. Raises SettingsError."""
+    group = OperatorSet.of_group(inputs.symmetry, inputs.axes)
+    require_possible(settings, group, width_A)
+    cyclic = int(np.sum(group.rotations[:, 2, 2] > 0))
+    return Winding(*ranges(settings, lattice), settings.central_fraction, radius_A, settings.inner_diameter / 2, settings.refine_lattice,
+                   cyclic)
+
+
+def finish(
+    setup: Setup,
+    state: State,
+    plain: tuple[Halves[np.ndarray], np.ndarray],
+    confidence: Confidence | None,
+    asked: tuple[Inputs, HelicalRefineSettings, Lattice],
+    job: JobRun,
+) -> dict[str, Any]:
+    """Impose the lattice on the final maps, measure them in the central part, write everything (rank 0), and say how it went.
+
+    plain: half maps, and the map of both, without the lattice."""
+    inputs, settings, first = asked
+    particles = posed(setup, state, confidence, job)
+    if not job.team.is_first:
+        return {}
+    assert setup.winding is not None and state.lattice is not None
+    pixel_A = setup.pixel_size_A
+    half_maps = plain[0].map(lambda data: Volume(setup.wound(data, state.lattice), pixel_A))
+    both = Volume(setup.wound(plain[1], state.lattice), pixel_A)
+    record = measure_maps(half_maps, both, *central_mask(setup), inputs.symmetry, None, job, setup.non_uniform)
+    assert record.fsc is not None
+    found = Found.of(setup.winding, plain[0].map(lambda data: Volume(data, pixel_A)), record.fsc, state, first)
+    joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
+    warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
+    warn_of_lattice(found, setup, state, job.events)
+    write_maps(record, job)
+    with job.output.writing("particles.h5") as path:
+        write_particles(path, particles)
+    job.output.write_text("helix.yaml", helix_settings(found, setup))
+    empty = warn_of_empty(state.poses.presence, job.events)
+    warn_of_lost(confidence, job.events)
+    write_report(record, particles, found, (setup, state), confidence, (settings.initial_low_pass, joined_A), job)
+    return {**map_summary(particles, record), "iterations": len(state.history), "images_likelier_noise": empty,
+            "pose_confidence": None if confidence is None else confidence.summary(), "joined_below_A": round(joined_A, 4),
+            **found.summary(setup)}
+
+
+def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: int) -> Plan:
+    """As for refine, with what is asked checked, and how many subunits each image counts for."""
+    particles: Particles = read_particles(inputs.particles)
+    require_filaments(particles)
+    box, pixel_A = common_frame(particles)
+    box, pixel_A = settings.box or box, pixel_A * box / (settings.box or box)
+    width_A = box * pixel_A
+    lattice = lattice_of(settings, width_A, Events(None))
+    winding = winding_of(inputs, settings, lattice, width_A, radius_of(settings, start_volume(inputs, box, pixel_A)))
+    said = plan_of_refine(inputs, settings, ranks, threads)
+    units = winding.units_per_image(lattice, width_A)
+    filaments = len(set(zip(particles.micrograph.tolist(), particles.filament.tolist(), strict=True)))
+    return replace(said, notes=(f"{len(particles)} segments of {filaments} filaments, each of about {units} asymmetric units in the "
+                                f"central {settings.central_fraction:g} of the box; references in a cylinder of "
+                                f"{2 * winding.radius_A:.4g} Å",
+                                *said.notes))

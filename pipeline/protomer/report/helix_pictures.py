@@ -1,0 +1,43 @@
+"""Pictures of a helical lattice: its score surface, and its path through a refinement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from protomer.report.drawing import INK, PALETTE, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@styled
+def lattice_figure(
+    twists_deg: np.ndarray, rises_A: np.ndarray, scores: np.ndarray, found: tuple[float, float], given: tuple[float, float]
+) -> Figure:
+    """Scores (twists, rises) as a picture, with the lattice found (circle) and the one given (cross)."""
+    figure, (panel,) = new_figure(width_in=7.0, height_in=4.4)
+    half_t, half_r = (float(axis[1] - axis[0]) / 2 for axis in (twists_deg, rises_A))
+    picture = panel.imshow(scores.T, cmap="viridis", origin="lower", aspect="auto", interpolation="nearest", extent=(
+        float(twists_deg[0]) - half_t, float(twists_deg[-1]) + half_t, float(rises_A[0]) - half_r, float(rises_A[-1]) + half_r))
+    panel.plot([found[0]], [found[1]], "o", markerfacecolor="none", markeredgecolor="white", markersize=13)
+    panel.plot([given[0]], [given[1]], "x", color="white", markersize=9)
+    panel.set(xlabel="twist (degrees, right-handed positive)", ylabel="rise (Å)")
+    panel.grid(False)
+    bar = figure.colorbar(picture, ax=panel, shrink=0.9, pad=0.02)
+    bar.set_label("mean self-correlation", color=INK)
+    bar.ax.tick_params(color=INK, labelcolor=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
+
+
+@styled
+def lattice_path_figure(path: np.ndarray) -> Figure:
+    """Twist and rise (n, 2) by iteration, the start first."""
+    figure, panels = new_figure(columns=2, width_in=9.0, height_in=3.0)
+    for panel, values, name, colour in zip(panels, path.T, ("twist (degrees)", "rise (Å)"), PALETTE, strict=False):
+        panel.plot(np.arange(len(values)), values, "o-", color=colour, markersize=4)
+        panel.set(xlabel="iteration", ylabel=name)
+        panel.ticklabel_format(useOffset=False)
+    return figure
