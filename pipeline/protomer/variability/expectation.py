@@ -43,7 +43,8 @@ class Views:
 
     def seen_by(self, seen: Seen, plane: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
         """What see_modes gives."""
-        number, (images, length) = self.volumes.shape[3], seen.batch.amplitude.shape
+        number = self.volumes.shape[3]
+        images, length = seen.batch.amplitude.shape
         shown, products = np.empty((images, number, 2, length), np.float32), np.empty((images, number, number + 1))
         see_modes(self.volumes, (seen.magnified, seen.shift_px), seen.batch.arrays, plane, shown, products)
         return shown, products
