@@ -68,3 +68,11 @@ def test_nothing_is_beyond_the_radius_and_a_rise_that_does_not_fit_is_refused() 
     for rise_px, central_px in ((0.0, 8.0), (9.0, 8.0), (2.0, 19.0)):
         with pytest.raises(ValueError, match="a rise of"):
             wound(np.ones((20, 20, 20), np.float32), 1.0, rise_px, central_px)
+
+
+def test_the_two_folds_of_a_dihedral_helix_stay() -> None:
+    volume = filament(33.0, 12.0, 2).data
+    turned = volume.copy()
+    turned[1:, 1:] = volume[:0:-1, :0:-1]  # about x: y and z change their signs about voxel D // 2
+    made = wound(volume + turned, np.deg2rad(33.0), 12.0 / VOXEL_A, 0.5 * BOX)[1:, 1:]
+    assert np.abs(made - made[::-1, ::-1]).max() < 1e-4 * np.abs(made).max()

@@ -85,6 +85,11 @@ def _wind(coefficients, lattice, window, out):
         out[z] = total / weights
 
 
+def longest_part_px(box: int) -> float:
+    """The longest central part that `wound` can take."""
+    return 2.0 * (box // 2 - MARGIN_PX - EDGE_PX) - 0.5
+
+
 def wound(volume: np.ndarray, twist_rad: float, rise_px: float, central_px: float, radius_px: float | None = None) -> np.ndarray:
     """Eq. (1) of a map (D, D, D): float32, 0 beyond a radius about z (unset: as far as the box goes).
 
