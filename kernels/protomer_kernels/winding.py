@@ -16,7 +16,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy import ndimage
 
-MARGIN_PX = 2.0  # of the box, beyond which splines lack samples
+MARGIN_PX = 3.0  # of the box: a spline at a point within it has its four samples, on the last voxel too
 EDGE_PX = 2.0
 
 
