@@ -35,8 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_of(data: Path, output: Path, *more: str, twist: str = "96deg", rise: str = "18.2A") -> list[object]:
     return ["helical-refine", "--particles", data / "imported", "--volume", data / "simulated/start.mrc", "--output", output,
-            "--set", "cross_fit_folds=1", "--set", f"helical_twist={twist}", "--set", f"helical_rise={rise}",
-            *(word for pair in more for word in ("--set", pair))]
+            "--set", "cross_fit_folds=1", "--set", f"helical_twist={twist}",
+            "--set", f"helical_rise={rise}", *(word for pair in more for word in ("--set", pair))]
 
 
 @pytest.fixture(scope="module")

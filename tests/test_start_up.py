@@ -46,7 +46,8 @@ def commands(folder: Path, run: str) -> list[list[object]]:
     """A command for every job that computes; those of a later run take the first one's files."""
     sets = [word for pair in ("number=40", "box=32", "pixel_size=7", "snr=0.5") for word in ("--set", pair)]
     names = ("simulated", "imported", "refined", "reconstructed", "postprocessed", "mask", "turned", "part", "subtracted", "found",
-             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio", "ctf", "moves")
+             "copies", "states", "aligned", "chosen", "joined", "resolved", "views", "abinitio", "ctf", "moves", "fibre", "segments",
+             "helix")
     output = {name: folder / f"{name}{run}" for name in names}
     return [["simulate", "--output", output["simulated"], *sets],
             ["import", "--star", folder / "simulated/particles.star", "--output", output["imported"]],
@@ -58,6 +59,11 @@ def commands(folder: Path, run: str) -> list[list[object]]:
             ["local-resolution", "--volume", folder / "refined", "--output", output["resolved"]],
             ["ctf-refine", "--particles", folder / "refined", "--volume", folder / "refined", "--output", output["ctf"], "--set",
              "min_resolution=70A", "--set", "max_resolution=16A", "--set", "fewest_images=10", "--set", "magnification=on"],
+            ["simulate", "--model", "5ni1", "--output", output["fibre"], *sets, "--set", "helical_twist=100", "--set", "helical_rise=18",
+             "--set", "symmetry_radius=40", "--set", "filament_segments=2"],
+            ["import", "--star", folder / "fibre/particles.star", "--set", "split_by=filament", "--output", output["segments"]],
+            ["helical-refine", "--particles", folder / "segments", "--volume", folder / "fibre/start.mrc", "--set", "helical_twist=99",
+             "--set", "helical_rise=18", "--output", output["helix"]],
             ["orientations", "--particles", folder / "refined", "--volume", folder / "refined", "--output", output["views"]],
             ["mask", "--volume", folder / "refined", "--set", "asymmetric_unit=C2", "--output", output["mask"]],
             ["volume", "--volume", folder / "refined", "--set", "rotate=0,0,1,20", "--set", "resample=9A", "--output", output["turned"]],

@@ -68,3 +68,30 @@ def test_nothing_is_beyond_the_radius_and_a_rise_that_does_not_fit_is_refused() 
     for rise_px, central_px in ((0.0, 8.0), (9.0, 8.0), (2.0, 19.0)):
         with pytest.raises(ValueError, match="a rise of"):
             wound(np.ones((20, 20, 20), np.float32), 1.0, rise_px, central_px)
+
+
+def test_the_two_folds_of_a_dihedral_helix_stay() -> None:
+    volume = filament(33.0, 12.0, 2).data
+    turned = volume.copy()
+    turned[1:, 1:] = volume[:0:-1, :0:-1]  # about x: y and z change their signs about voxel D // 2
+    made = wound(volume + turned, np.deg2rad(33.0), 12.0 / VOXEL_A, 0.5 * BOX)[1:, 1:]
+    assert np.abs(made - made[::-1, ::-1]).max() < 1e-4 * np.abs(made).max()
+
+
+def test_no_point_of_the_widest_and_longest_part_needs_samples_beyond_the_box() -> None:
+    for box in (15, 16, 24):
+        made = wound_with_bounds_checked(box)
+        assert np.isfinite(made).all()
+
+
+def wound_with_bounds_checked(box: int) -> np.ndarray:
+    """The widest and longest part of a map, wound by the same code as Python, where an index beyond an array is an error."""
+    from protomer_kernels import winding
+
+    padded = np.pad(np.random.default_rng(5).standard_normal((box, box, box)), 4, constant_values=np.nan)
+    coefficients, out = padded[4:-4, 4:-4, 4:-4], np.empty((box, box, box), np.float32)
+    half_px = winding.longest_part_px(box) / 2
+    window = half_px, winding.EDGE_PX, box // 2 - winding.MARGIN_PX
+    for twist_rad in (0.0, np.pi / 2, 0.3):
+        winding._wind.py_func(coefficients, (twist_rad, 1.0), window, out)
+    return out

@@ -16,7 +16,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy import ndimage
 
-MARGIN_PX = 2.0  # of the box, beyond which splines lack samples
+MARGIN_PX = 3.0  # of the box: a spline at a point within it has its four samples, on the last voxel too
 EDGE_PX = 2.0
 
 
@@ -83,6 +83,11 @@ def _wind(coefficients, lattice, window, out):
             _add_turned(plane, n * twist_rad, weight, radius_px, taps, total)
             weights += weight
         out[z] = total / weights
+
+
+def longest_part_px(box: int) -> float:
+    """The longest central part that `wound` can take."""
+    return 2.0 * (box // 2 - MARGIN_PX - EDGE_PX) - 0.5
 
 
 def wound(volume: np.ndarray, twist_rad: float, rise_px: float, central_px: float, radius_px: float | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ class HelicalRefineSettings(RefineSettings):
     rise_range: float | None = setting(None, "the rise is looked for within this of the given one; unset: a tenth of it", unit="A",
                                        minimum=0.001)
     refine_lattice: bool = setting(True, "refine twist and rise; off: impose them as given")
-    central_fraction: float = setting(0.5, "share of the box along the axis whose subunits are averaged", minimum=0.1, maximum=0.8)
+    central_fraction: float = setting(0.5, "share of the box along the axis whose subunits are averaged", minimum=0.1, maximum=0.7)
     outer_diameter: float | None = setting(None, "of the filament: references are 0 beyond; unset: as wide as the start volume's density",
                                            unit="A", minimum=1.0)
     inner_diameter: float = setting(0.0, "of a hollow filament: references are 0 within", unit="A", minimum=0.0)

@@ -42,14 +42,14 @@ def lattice_of(settings: HelicalRefineSettings, width_A: float, events: Events) 
     return Lattice(float(twist_deg), float(rise_A))
 
 
-def ranges(settings: HelicalRefineSettings, lattice: Lattice) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Twist (degrees) and rise (Å) from and to. Raises SettingsError."""
+def ranges(settings: HelicalRefineSettings, lattice: Lattice, width_A: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Twist (degrees) and rise (Å) from and to; no rise is larger than the central part. Raises SettingsError."""
     away_A = 0.1 * lattice.rise_A if settings.rise_range is None else settings.rise_range
     if away_A >= lattice.rise_A:
         raise SettingsError(f"rise_range = {away_A:g} Å about a rise of {lattice.rise_A:g} Å", "a range that ends above 0",
                             "leave rise_range unset: a tenth of the rise")
     return ((lattice.twist_deg - settings.twist_range, lattice.twist_deg + settings.twist_range),
-            (lattice.rise_A - away_A, lattice.rise_A + away_A))
+            (lattice.rise_A - away_A, min(lattice.rise_A + away_A, settings.central_fraction * width_A)))
 
 
 def require_possible(settings: HelicalRefineSettings, group: OperatorSet, width_A: float) -> None:

@@ -25,7 +25,7 @@ from scipy import optimize
 from protomer.maps.volumes import Halves, Volume
 from protomer.symmetry.helical_search import HelixScores, helix_scores
 from protomer_kernels.masks import cylinder_mask, sphere_mask
-from protomer_kernels.winding import wound
+from protomer_kernels.winding import longest_part_px, wound
 
 SPHERE, EDGE = 0.42, 0.06  # of the box: where references live, as in all refinements
 CYLINDER_EDGE = 0.03
@@ -78,8 +78,8 @@ class Winding:
     def wound(self, volume: np.ndarray, width_A: float, lattice: Lattice) -> np.ndarray:
         """A map (D, D, D) of this width with the lattice imposed."""
         voxel_A, edge_A = width_A / len(volume), (EDGE + CYLINDER_EDGE) * width_A
-        return wound(volume, float(np.deg2rad(lattice.twist_deg)), lattice.rise_A / voxel_A, self.central * len(volume),
-                     (self.radius_A + edge_A) / voxel_A)
+        central_px = min(self.central * len(volume), longest_part_px(len(volume)))
+        return wound(volume, float(np.deg2rad(lattice.twist_deg)), lattice.rise_A / voxel_A, central_px, (self.radius_A + edge_A) / voxel_A)
 
     def solid(self, box: int, width_A: float) -> np.ndarray:
         """Where references live (box, box, box): a soft cylinder along z, hollow where it has an inner radius, in a soft sphere."""

@@ -59,8 +59,8 @@ def winding_of(inputs: Inputs, settings: HelicalRefineSettings, lattice: Lattice
     group = OperatorSet.of_group(inputs.symmetry, inputs.axes)
     require_possible(settings, group, width_A)
     cyclic = int(np.sum(group.rotations[:, 2, 2] > 0))
-    return Winding(*ranges(settings, lattice), settings.central_fraction, radius_A, settings.inner_diameter / 2, settings.refine_lattice,
-                   cyclic)
+    return Winding(*ranges(settings, lattice, width_A), settings.central_fraction, radius_A, settings.inner_diameter / 2,
+                   settings.refine_lattice, cyclic)
 
 
 def finish(

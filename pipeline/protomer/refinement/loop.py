@@ -43,7 +43,7 @@ UNCERTAIN_WEIGHT = 0.95  # those below are searched in every iteration: modes fo
 # of those, the least likely and one in so many are searched in each iteration all the same; fewer once such searches find nothing new
 OUTLIER_SHARE, ONE_IN, ONE_IN_WHEN_STILL = 0.05, 8, 32
 CLEARLY_PRESENT = 0.9  # where most images hold the particle with this probability, the others count by theirs
-STILL_LATTICE = 0.1  # of the resolution: by how much the ends of the central part may move in an iteration that changes nothing any more
+STILL_LATTICE = 0.005  # of the resolution: by how much the ends of the central part may move in an iteration that changes nothing any more
 STILL_SHARE = 0.01  # of searches of settled particles that end elsewhere
 
 
