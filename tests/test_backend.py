@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numba import cuda
@@ -57,3 +59,12 @@ def test_crops_stay_on_the_device_as_far_as_there_is_room_and_as_long_as_they_li
     for _ in range(2):
         np.testing.assert_array_equal(arithmetic.kept_here(third), third)
     assert len(brought) == 5
+
+
+def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.cuda.cudadrv import driver
+
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(driver, "driver", SimpleNamespace(get_version=lambda: (11, 4)))
+    with pytest.raises(InputError, match=r"the driver speaks CUDA 11\.4, and 12\.0 is the oldest that will do"):
+        resolve_backend("cuda", True)

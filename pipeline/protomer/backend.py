@@ -37,15 +37,16 @@ def resolve_backend(asked: str, on_cuda: bool) -> tuple[str, str]:
 
 def what_cuda_lacks() -> str | None:
     """Why CUDA cannot be used on this machine, in words; None where it can (Numba's simulator counts)."""
-    try:
-        from numba import cuda
-    except ImportError as problem:
-        return f"Numba has no CUDA ({problem})"
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         return None
+    try:
+        from numba import cuda
+        from numba.cuda.cudadrv.driver import driver
+    except ImportError as problem:
+        return f"Numba has no CUDA ({problem})"
     if not cuda.is_available():
         return "no CUDA device is at hand, or its driver cannot be loaded"
-    version = tuple(cuda.runtime.get_version())
+    version = tuple(driver.get_version())
     if version < LEAST_DRIVER:
         return f"the driver speaks CUDA {version[0]}.{version[1]}, and {LEAST_DRIVER[0]}.{LEAST_DRIVER[1]} is the oldest that will do"
     try:
@@ -66,6 +67,10 @@ def arithmetic_of(backend: str, device_bytes: int) -> Arithmetic:
     return CPU
 
 
+#: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported
+FROM_CUDA = {"CudaAPIError", "CudaDriverError", "CUDAError", "CUDARuntimeError", "CUDADriverError", "CUBLASError", "OutOfMemoryError"}
+
+
 def is_from_cuda(error: BaseException) -> bool:
     """Whether an error comes from CUDA itself (a device that fell off, or ran out of memory), and not from this program."""
-    return any(kind.__name__ in ("CudaAPIError", "CUDARuntimeError", "CUDADriverError", "CUBLASError") for kind in type(error).__mro__)
+    return any(kind.__name__ in FROM_CUDA for kind in type(error).__mro__)
