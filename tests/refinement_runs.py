@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,16 @@ def running(words: list[object], output: Path, ranks: int = 1) -> Iterator[subpr
     finally:
         for child in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
             child.kill()
+
+
+def killed_and_resumed(words: list[object], output: Path) -> None:
+    """`protomer WORDS --output OUTPUT`, killed (SIGKILL) once its first checkpoint is written, then resumed to its end."""
+    command = [*words, "--output", output]
+    with running(command, output) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=200)
+    assert not (output / "summary.json").exists()
+    protomer(*command, "--resume")
 
 
 def processes_by_rank(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from protomer.config.chain import parse_chain
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.maps.volumes import Volume
-from refinement_runs import protomer, running, values
+from refinement_runs import killed_and_resumed, protomer, values
 from two_states import BOX, PIXEL_A, SHARE_OF_SECOND, mixed, posterior_by_bayes, write_files
 
 NUMBER, SNR, JUNK = 360, 0.8, 0.15
@@ -109,11 +108,7 @@ def test_two_ranks_give_the_same_bits(small: Path) -> None:
 
 
 def test_a_run_that_was_killed_ends_in_the_same_bits_after_resume(small: Path) -> None:
-    words = [*small_words(small), "--output", small / "killed"]
-    with running(words, small / "killed") as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=200)
-    protomer(*words, "--resume")
+    killed_and_resumed(small_words(small), small / "killed")
     one, killed = values(small / "one/particles.h5"), values(small / "killed/particles.h5")
     assert all(one[name] == killed[name] for name in one)
     assert (small / "one/classes.csv").read_text() == (small / "killed/classes.csv").read_text()

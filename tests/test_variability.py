@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer_kernels.masks import sphere_mask
 from reconstructions import as_particles
-from refinement_runs import protomer, running, values
+from refinement_runs import killed_and_resumed, protomer, values
 from two_domains import known_mode, moving
 
 BOX, PIXEL_A, SNR, SWING_DEG = 32, 5.0, 2.0, 6.0
@@ -167,11 +166,7 @@ def test_two_ranks_give_the_same_bits(small: Path) -> None:
 
 
 def test_a_run_that_was_killed_ends_in_the_same_bits_after_resume(small: Path) -> None:
-    command = [*small_words(small), "--output", small / "killed"]
-    with running(command, small / "killed") as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=200)
-    protomer(*command, "--resume")
+    killed_and_resumed(small_words(small), small / "killed")
     one, killed = values(small / "one/particles.h5"), values(small / "killed/particles.h5")
     assert all(one[name] == killed[name] for name in one)
     assert (small / "one/modes_fsc.csv").read_text() == (small / "killed/modes_fsc.csv").read_text()
