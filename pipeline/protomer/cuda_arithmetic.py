@@ -156,7 +156,7 @@ class CudaArithmetic(Arithmetic):
         image, rotations, shifts_px, weights = poses
         if len(image):
             at = self.here(np.ascontiguousarray(image, np.int64)), *map(self._floats, (rotations, shifts_px, weights))
-            forms = self._floats(np.zeros((len(image), 3)) if curvature is None else curvature)
+            forms = None if curvature is None else self._floats(curvature)
             insertion.insert_slices(*seen_by_kernels((at, images, self._waves_here(waves), scale, accumulator, forms)))
 
     def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def class_maps(classes: Classes, mixture: Mixture, start_A: float, non_uniform: 
             continue
         half_maps, together = reconstruct_halves(setup, state.model.noise, poses, setup.operators)
         halves = Halves(*(Volume(data, pixel_A) for data in half_maps))
-        quiet = replace(there, events=ClassEvents(job.events, k + 1))
+        quiet = replace(there, events=job.events.about(f"class {k + 1}", class_number=k + 1))
         record = measure_maps(halves, Volume(together, pixel_A), None, "", "C1", None, quiet, non_uniform)
         records.append(record)
         if job.team.is_first:
@@ -71,22 +71,6 @@ def class_maps(classes: Classes, mixture: Mixture, start_A: float, non_uniform: 
             warn_of_resolution(record.fsc, record.fsc_mask, quiet, start_A)
             write_maps(record, there)
     return records
-
-
-class ClassEvents(Events):
-    """Events whose warnings say which class they are about."""
-
-    def __init__(self, events: Events, number: int) -> None:
-        super().__init__(None)
-        self._events, self._number = events, number
-
-    def warn(self, code: str, text: str) -> None:
-        """The warning, of the class."""
-        self._events.warn(code, f"class {self._number}: {text}")
-
-    def event(self, kind: str, **fields: object) -> None:
-        """The event, with the class's number."""
-        self._events.event(kind, class_number=self._number, **fields)
 
 
 def weight_of_halves(poses: PoseTable, half: np.ndarray) -> tuple[float, float]:

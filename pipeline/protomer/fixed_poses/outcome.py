@@ -12,7 +12,6 @@ from protomer.classes.outcome import (
     ALMOST_ALL,
     LEAST_IMAGES,
     UNSETTLED,
-    ClassEvents,
     chance_level,
     weight_of_halves,
     write_empty,
@@ -55,7 +54,7 @@ def class_maps(fixed: Fixed, standing: Standing, job: JobRun) -> list[MapRecord]
                 write_empty(records[-1], there)
             continue
         half_maps, both = reconstruct_halves(setup, standing.noise, poses, setup.operators)
-        quiet = replace(there, events=ClassEvents(job.events, k + 1))
+        quiet = replace(there, events=job.events.about(f"class {k + 1}", class_number=k + 1))
         record = measure_maps(Halves(*(Volume(data, pixel_A) for data in half_maps)), Volume(both, pixel_A), None, "", "C1", None, quiet)
         records.append(record)
         if job.team.is_first:

@@ -96,14 +96,15 @@ def require_density(halves: Halves[np.ndarray], solvent: np.ndarray, focus: np.n
                          "is it in the frame of the particles' map? Reconstruct the particles and look at both")
 
 
-def radius_of(settings: ClassifyFixedSettings, particles: Particles, events: Events) -> int:
-    """The finest shell that is compared; said where the pixel size is the limit."""
+def radius_of(name: str, finest_A: float, particles: Particles, what: str, least: int, events: Events) -> int:
+    """The finest shell that is compared, at least `least`, from a setting and its name; said where the pixel size is the limit. what: goes
+    that far, in words."""
     box, pixel_A = common_frame(particles)
-    wanted, limit = int(box * pixel_A / settings.target_resolution), largest_radius(box)
+    wanted, limit = int(box * pixel_A / finest_A), largest_radius(box)
     if wanted > limit:
-        events.warn("target_beyond_nyquist", f"target_resolution={settings.target_resolution:g} Å is finer than images of {pixel_A:.4g} Å "
-                    f"pixels can hold: classes are told apart down to {box * pixel_A / limit:.2f} Å")
-    return max(2, min(wanted, limit))
+        events.warn("target_beyond_nyquist", f"{name}={finest_A:g} Å is finer than images of {pixel_A:.4g} Å pixels can hold: {what} "
+                    f"{box * pixel_A / limit:.2f} Å")
+    return max(least, min(wanted, limit))
 
 
 def differences(inputs: Inputs, settings: ClassifyFixedSettings, particles: Particles, mean: np.ndarray, focus: np.ndarray,

@@ -74,7 +74,8 @@ def first_standing(fixed: Fixed, noise: np.ndarray, inputs: Inputs, settings: Cl
 def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSettings, job: JobRun) -> Fixed:
     """What stays the same during the run."""
     (box, pixel_A), number = common_frame(particles), number_of_classes(inputs, settings)
-    plane, radius = HalfPlane(box, largest_radius(box)), radius_of(settings, particles, job.events)
+    plane, told_apart = HalfPlane(box, largest_radius(box)), "classes are told apart down to"
+    radius = radius_of("target_resolution", settings.target_resolution, particles, told_apart, 2, job.events)
     batches = batches_of(particles, number, settings)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings, batches, numbers, box, number, job.threads)

@@ -9,7 +9,7 @@ import numpy as np
 
 from protomer.declarations.variability import VariabilitySettings
 from protomer.engine.alignment import IDENTITY
-from protomer.fixed_poses.start import require_density
+from protomer.fixed_poses.start import radius_of, require_density
 from protomer.fixed_poses.work import Fixed
 from protomer.formats.hdf5 import read_particles
 from protomer.imaging.image_memory import image_folder
@@ -28,7 +28,7 @@ from protomer.variability.expectation import look, real_images
 from protomer.variability.loop import advance, begin, resized, until_done
 from protomer.variability.outcome import finish
 from protomer.variability.posterior import at_own_variance
-from protomer.variability.start import load_particles, mask_of, radius_of, require_room
+from protomer.variability.start import load_particles, mask_of, require_room
 from protomer.variability.work import Standing, Varying
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.insertion import accumulator_bytes
@@ -80,7 +80,8 @@ def tell(standing: Standing, kind: str, job: JobRun, keep: Any) -> None:
 def prepare(particles: Particles, inputs: Inputs, settings: VariabilitySettings, job: JobRun) -> Varying:
     """What stays the same during the run. Raises InputError, SettingsError."""
     (box, pixel_A), number = common_frame(particles), settings.modes
-    plane, radius = HalfPlane(box, largest_radius(box)), radius_of(settings, particles, job.events)
+    plane = HalfPlane(box, largest_radius(box))
+    radius = radius_of("filter_resolution", settings.filter_resolution, particles, "modes reach", 3, job.events)
     solvent, focus = mask_of(inputs, particles, job.events)
     require_room(focus, pixel_A, settings)
     batches = make_batches(particles, 1, job.seed)

@@ -47,6 +47,14 @@ def new_figure(columns: int = 1, width_in: float = 8.0, height_in: float = 3.6, 
     return figure, list(figure.subplots(1, columns, squeeze=False, **subplot_options)[0])
 
 
+def add_bar(figure: Figure, picture: Any, axes: Any, label: str, shrink: float = 0.9) -> None:
+    """A colour bar beside the axes of a picture."""
+    bar = figure.colorbar(picture, ax=axes, shrink=shrink, pad=0.02)
+    bar.set_label(label, color=INK)
+    bar.ax.tick_params(color=INK, labelcolor=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
 def as_svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element, the same text each time; `name` keeps its ids apart from those of other figures on the page."""
     import matplotlib

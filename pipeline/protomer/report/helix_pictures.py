@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.report.drawing import INK, PALETTE, new_figure, styled
+from protomer.report.drawing import PALETTE, add_bar, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +25,7 @@ def lattice_figure(
     panel.plot([given[0]], [given[1]], "x", color="white", markersize=9)
     panel.set(xlabel="twist (degrees, right-handed positive)", ylabel="rise (Å)")
     panel.grid(False)
-    bar = figure.colorbar(picture, ax=panel, shrink=0.9, pad=0.02)
-    bar.set_label("mean self-correlation", color=INK)
-    bar.ax.tick_params(color=INK, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    add_bar(figure, picture, panel, "mean self-correlation")
     return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from protomer.formats.mrc import read_volume
 from protomer.maps.volumes import Volume
 from protomer.report.build import Report
-from protomer.report.drawing import GREY, INK, ORANGE, new_figure, styled
+from protomer.report.drawing import GREY, INK, ORANGE, add_bar, new_figure, styled
 from protomer.tables.views import viewing_directions
 
 if TYPE_CHECKING:
@@ -143,10 +143,7 @@ def orientation_figure(rotation: np.ndarray) -> Figure:
     cells.set_array(coverage)
     cells.set_clim(0, max(float(coverage.max()), 2.0))
     cells.set_clip_path(Ellipse((0, 0), 4, 2, transform=axes.transData))
-    bar = figure.colorbar(cells, ax=axes, shrink=0.8, pad=0.02)
-    bar.set_label("views relative to an even coverage", color=INK)
-    bar.ax.tick_params(color=INK, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    add_bar(figure, cells, axes, "views relative to an even coverage", 0.8)
     _graticule(axes)
     axes.set(xlim=(-2.05, 2.05), ylim=(-1.1, 1.1), aspect="equal", title=f"{len(rotation)} viewing directions")
     axes.axis("off")

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from protomer.maps.volumes import Volume
-from protomer.report.drawing import GREY, INK, PALETTE, new_figure, styled
+from protomer.report.drawing import GREY, INK, PALETTE, add_bar, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,10 +54,7 @@ def helix_figure(surface: np.ndarray, step_A: float, marks: Sequence[tuple[float
         panel.plot([twist_deg], [rise_A], "o", markerfacecolor="none", markeredgecolor="white", markersize=13 if number == 0 else 8)
     panel.set(xlabel="turn about z (degrees, right-handed positive)", ylabel="move along z (Å)")
     panel.grid(False)
-    bar = figure.colorbar(picture, ax=panel, shrink=0.9, pad=0.02)
-    bar.set_label("self-correlation", color=INK)
-    bar.ax.tick_params(color=INK, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    add_bar(figure, picture, panel, "self-correlation")
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,10 @@ class Events:
                 raise StorageError(storage_message(self._path, error)) from error
             raise
 
+    def about(self, name: str, **fields: Any) -> EventsAbout:
+        """The same events for a part of the work: warnings begin with its name, other events hold the fields."""
+        return EventsAbout(self, name, fields)
+
     def warn(self, code: str, text: str) -> None:
         """Note something that the reader of the results must know: shown at once, logged, and repeated in report and summary."""
         warning = {"code": code, "text": text}
@@ -58,6 +63,22 @@ class Events:
         if self._path is not None:
             print(f"warning: {text}", file=sys.stderr)
             self.event("warning", **warning)
+
+
+class EventsAbout(Events):
+    """Events of a part of the work, passed on to those of the whole (Events.about)."""
+
+    def __init__(self, whole: Events, name: str, fields: Mapping[str, Any]) -> None:
+        super().__init__(None)
+        self._whole, self._name, self._fields = whole, name, fields
+
+    def warn(self, code: str, text: str) -> None:
+        """The warning, of the part."""
+        self._whole.warn(code, f"{self._name}: {text}")
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """The event, of the part."""
+        self._whole.event(kind, **self._fields, **fields)
 
 
 @dataclass(frozen=True)

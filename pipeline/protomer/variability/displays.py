@@ -14,7 +14,6 @@ from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.randomness import generator
 from protomer.refinement.loop import reconstruct_halves
-from protomer.running.events import Events
 from protomer.running.job_run import JobRun
 from protomer.variability.control import Verdict
 from protomer.variability.work import Coordinates, Standing, Varying
@@ -30,22 +29,6 @@ class Part:
     name: str
     weight: np.ndarray
     is_cluster: bool = False
-
-
-class PartEvents(Events):
-    """Events whose warnings say which part they are about."""
-
-    def __init__(self, events: Events, name: str) -> None:
-        super().__init__(None)
-        self._events, self._name = events, name
-
-    def warn(self, code: str, text: str) -> None:
-        """The warning, of the part."""
-        self._events.warn(code, f"{self._name}: {text}")
-
-    def event(self, kind: str, **fields: object) -> None:
-        """The event, with the part's name."""
-        self._events.event(kind, part=self._name, **fields)
 
 
 def in_images_box(varying: Varying, volume: np.ndarray) -> Volume:
@@ -116,7 +99,7 @@ def write_part(varying: Varying, standing: Standing, coordinates: Coordinates, p
         return None
     half_maps, both = reconstruct_halves(setup, standing.noise, poses, setup.operators)
     if part.folder:
-        there = replace(there, events=PartEvents(job.events, part.name))
+        there = replace(there, events=job.events.about(part.name, part=part.name))
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(both, setup.pixel_size_A)
     record = measure_maps(*volumes, None, "", "C1", None, there)
     if job.team.is_first and part.folder:

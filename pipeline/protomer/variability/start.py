@@ -16,7 +16,6 @@ from protomer.running.events import Events
 from protomer.running.job_run import Inputs
 from protomer.tables.half_sets import require_two_halves, warn_of_small_halves
 from protomer.tables.particles import Particles
-from protomer_kernels.half_plane import largest_radius
 
 IMAGES_PER_MODE = 10  # in the smaller half: fewer do not hold a mode apart from their noise
 NUMBERS_PER_MODE = 8.0  # independent densities in the mask at the filter's resolution, of which a mode is one combination
@@ -77,13 +76,3 @@ def mask_of(inputs: Inputs, particles: Particles, events: Events) -> tuple[np.nd
         return sphere, sphere
     mask = mask_in_box(read_volume(inputs.mask), inputs.mask.name, box, pixel_A, events).data
     return np.maximum(sphere, mask), mask
-
-
-def radius_of(settings: VariabilitySettings, particles: Particles, events: Events) -> int:
-    """The finest shell that is compared; said where the pixel size is the limit."""
-    box, pixel_A = common_frame(particles)
-    wanted, limit = int(box * pixel_A / settings.filter_resolution), largest_radius(box)
-    if wanted > limit:
-        events.warn("target_beyond_nyquist", f"filter_resolution={settings.filter_resolution:g} Å is finer than images of {pixel_A:.4g} Å "
-                    f"pixels can hold: modes reach {box * pixel_A / limit:.2f} Å")
-    return max(3, min(wanted, limit))
