@@ -85,10 +85,11 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     small = in_box(particles, frame.box)
     batches = unit_batches(particles, settings.seed)
     folder = image_folder(job.cache, images, needed, team.ranks_here(), job.events)
-    store = ImageStore(small, plane, [batch.rows for batch in batches], folder, job.threads)
+    arithmetic = Arithmetic(job.threads)
+    store = ImageStore(small, plane, [batch.rows for batch in batches], folder, arithmetic)
     extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
     setup = Setup(small, store, batches, range(team.rank, len(batches), team.size), team, operators, frame.pixel_A, 0, extent_px, True,
-                  job.seed, Arithmetic(job.threads), job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
+                  job.seed, arithmetic, job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
     _, largest = survey_images(setup, len(small.optics_groups))
     setup = replace(setup, largest=largest)
     steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),

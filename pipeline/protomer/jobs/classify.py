@@ -97,10 +97,11 @@ def prepare(particles: Particles, number: int, settings: ClassifySettings, job: 
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of_classes(settings.half_precision, batches, numbers, box, job.threads, number)
     folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
+    arithmetic = arithmetic_of(job, work)
     low_pass_A = settings.initial_low_pass
     return Setup(
         particles,
-        ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision),
+        ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision),
         batches,
         numbers,
         job.team,
@@ -110,7 +111,7 @@ def prepare(particles: Particles, number: int, settings: ClassifySettings, job: 
         box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
         settings.marginalise,
         job.seed,
-        arithmetic_of(job.backend, work.device_bytes, job.threads),
+        arithmetic,
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,

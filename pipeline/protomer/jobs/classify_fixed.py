@@ -84,7 +84,7 @@ def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSetting
     rows, blocks = [b.rows for b in batches], [b.block for b in batches]
     setup = Setup(
         particles,
-        ImageStore(particles, plane, rows, folder, job.threads, settings.half_precision, blocks),
+        ImageStore(particles, plane, rows, folder, Arithmetic(job.threads), settings.half_precision, blocks),
         batches,
         numbers,
         job.team,

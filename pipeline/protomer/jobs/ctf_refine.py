@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from protomer.arithmetic import Arithmetic
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
 from protomer.ctf_refinement.report import report_of, summary_of
@@ -80,7 +81,7 @@ def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:
     numbers = share_of_batches(len(batches), team.rank, team.size)
     image_bytes = 8 * sum(batches[n].pictures for n in numbers) * len(plane)
     folder = image_folder(job.cache, image_bytes, 30 * box**3, team.ranks_here(), job.events)
-    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, blocks=[b.block for b in batches])
+    store = ImageStore(particles, plane, [b.rows for b in batches], folder, Arithmetic(job.threads), blocks=[b.block for b in batches])
     return engine_of(given, settings, store, batches, numbers, job)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.backend import arithmetic_of
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.alignment import IDENTITY
-from protomer.engine.expectation import at_heaviest_mode
 from protomer.engine.local_alignment import Local
+from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
@@ -103,6 +103,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings.half_precision, batches, numbers, mask.box, job.threads)
     folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
+    arithmetic = arithmetic_of(job, work)
     group, is_relaxed = operators(inputs.symmetry, inputs.axes), settings.relaxation != "none"
     masking = Masking(
         settings.mask_mode,
@@ -114,7 +115,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
     )
     return Setup(
         particles,
-        ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision),
+        ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision),
         batches,
         numbers,
         job.team,
@@ -124,7 +125,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
         float(local.extent[1]),
         settings.marginalise or is_relaxed,
         job.seed,
-        Arithmetic(job.threads),
+        arithmetic,
         job.shared_progress,
         np.zeros((1, 1)),
         masking,

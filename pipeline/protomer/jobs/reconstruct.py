@@ -9,7 +9,7 @@ import numpy as np
 
 from protomer.backend import arithmetic_of
 from protomer.declarations.reconstruct import ReconstructSettings
-from protomer.engine.expectation import PoseTable
+from protomer.engine.pose_table import PoseTable
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.imaging.image_memory import image_folder
@@ -95,8 +95,9 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
     plane = HalfPlane(box, largest_radius(box))
     work = work_of(settings, batches, numbers, box, job.threads)
     folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
+    arithmetic = arithmetic_of(job, work)
     rows, blocks = [b.rows for b in batches], [b.block for b in batches]
-    store = ImageStore(particles, plane, rows, folder, job.threads, settings.half_precision, blocks)
+    store = ImageStore(particles, plane, rows, folder, arithmetic, settings.half_precision, blocks)
     return Setup(
         particles,
         store,
@@ -109,7 +110,7 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         0.0,
         True,
         job.seed,
-        arithmetic_of(job.backend, work.device_bytes, job.threads),
+        arithmetic,
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,

@@ -11,8 +11,8 @@ from protomer.backend import arithmetic_of
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.confidence import Confidence
-from protomer.engine.expectation import at_heaviest_mode
 from protomer.engine.joining import join_shell
+from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
@@ -102,7 +102,8 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings.half_precision, batches, numbers, box, job.threads)
     folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
-    store = ImageStore(particles, plane, [b.rows for b in batches], folder, job.threads, settings.half_precision)
+    arithmetic = arithmetic_of(job, work)
+    store = ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision)
     join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
     extent_px = box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A
     given = None if inputs.mask is None or settings.mask_mode != "static" else resampled(read_any_volume(inputs.mask), box, pixel_A)
@@ -128,7 +129,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         extent_px,
         settings.marginalise or settings.relaxation != "none",
         job.seed,
-        arithmetic_of(job.backend, work.device_bytes, job.threads),
+        arithmetic,
         job.shared_progress,
         np.zeros((1, 1)),
         masking,

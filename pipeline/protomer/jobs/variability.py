@@ -91,7 +91,7 @@ def prepare(particles: Particles, inputs: Inputs, settings: VariabilitySettings,
     folder = image_folder(job.cache, work.image_bytes, max(work.reconstruction_bytes, loop_bytes(box, radius, number)),
                           job.team.ranks_here(), job.events)
     rows, blocks = [b.rows for b in batches], [b.block for b in batches]
-    store = ImageStore(particles, plane, rows, folder, job.threads, settings.half_precision, blocks)
+    store = ImageStore(particles, plane, rows, folder, Arithmetic(job.threads), settings.half_precision, blocks)
     setup = Setup(particles, store, batches, numbers, job.team, IDENTITY, pixel_A, 0, 0.0, True, job.seed, Arithmetic(job.threads),
                   job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
     fixed = Fixed(setup, known_poses(particles, pixel_A), 1, radius, radius, solvent, focus, (tuple(range(len(batches))),))
