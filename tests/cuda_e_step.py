@@ -53,10 +53,10 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     again = share if config.ENABLE_CUDASIM else e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)  # one thread after the other there
     half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
     poses = share.poses[0]
-    same = all(np.array_equal(sums, again.accumulators[0][key]) for key, sums in share.accumulators[0].items())
+    same = all(np.array_equal(arithmetic.on_host(sums), arithmetic.on_host(again.accumulators[0][key])) for key, sums in share.accumulators[0].items())
     return {"rotation": matrices_from_quaternions(poses.rotation[:, 0]), "shift_px": poses.shift_px[:, 0], "weight": poses.weight,
             "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
-            "accumulator": np.concatenate([share.accumulators[0][key].ravel() for key in sorted(share.accumulators[0])]),
+            "accumulator": np.concatenate([arithmetic.on_host(share.accumulators[0][key]).ravel() for key in sorted(share.accumulators[0])]),
             "scale": share.scale, "together": together, "half_a": half_maps.a, "is_repeatable": same,
             "posterior": share.posterior, "grey": share.grey}
 

@@ -12,6 +12,7 @@ from protomer import cuda_arithmetic
 from protomer.backend import resolve_backend
 from protomer.cuda_arithmetic import CudaArithmetic
 from protomer.errors import InputError, NotYetError, SettingsError
+from protomer_kernels.libraries import HOST
 
 
 @pytest.mark.skipif(cuda.is_available(), reason="a CUDA device is at hand")
@@ -39,7 +40,7 @@ def test_auto_says_what_it_chose() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in place of CuPy, on a device with 1000 bytes."""
-    monkeypatch.setattr(cuda_arithmetic, "array_module", lambda: np)
+    monkeypatch.setattr(cuda_arithmetic, "served_library", lambda: HOST)
     monkeypatch.setattr(cuda_arithmetic, "free_bytes", lambda: 1000)
 
 

@@ -44,7 +44,7 @@ def test_the_spread_of_noise_is_what_noise_has() -> None:
     for number in (3, 6):
         weight, means = band_weights(32, shells, 8)[number], []
         for _ in range(12):
-            a, b = (parts_of(random.standard_normal((32,) * 3), shells, 8)[number] for _ in range(2))
+            a, b = (list(parts_of(random.standard_normal((32,) * 3), shells, 8))[number] for _ in range(2))
             means.append(gaussian_filter(a * b, 3.0, mode="wrap") / np.sqrt(np.mean(a * a) * np.mean(b * b)))
         assert abs(np.std(means) / spread_of_noise(weight, 3.0) - 1) < 0.15
 

@@ -6,6 +6,7 @@ scores that leave a method are NumPy arrays, in float64, on either.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from protomer_kernels import insertion, newton, noise, slices
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.grid_scores import best_rotations, grid_scores
+from protomer_kernels.libraries import HOST
 from protomer_kernels.normal_equations import SUMS
 
 Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
@@ -23,6 +25,7 @@ class Arithmetic:
     """On the CPU, by kernels that share so many of its threads; one, unless more are given."""
 
     backend = "cpu"
+    library = HOST  # that has its arrays
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -38,6 +41,10 @@ class Arithmetic:
     def on_host(self, array: Any) -> np.ndarray:
         """The array as one of NumPy."""
         return np.asarray(array)
+
+    def made_once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What make() gives, which is the same whenever it is asked for by this key."""
+        return make()
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array that holds anything."""

@@ -9,13 +9,14 @@ Crops that stay the same from one iteration to the next stay on the device, as f
 from __future__ import annotations
 
 import weakref
-from types import ModuleType
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
-from numba import config, cuda
 
 from protomer.arithmetic import Arithmetic, Images, Waves
+from protomer.cuda_maps import served_library
+from protomer.device_arrays import free_bytes, seen_by_kernels
 from protomer.errors import InputError
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
 from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices
@@ -23,32 +24,8 @@ from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
 
+MADE = 2  # arrays that are kept for the key that they were made for: one for each half
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
-
-
-def array_module() -> ModuleType:
-    """CuPy; NumPy in Numba's simulator."""
-    if config.ENABLE_CUDASIM:
-        return np
-    import cupy
-
-    return cupy  # type: ignore[no-any-return]
-
-
-def free_bytes() -> int:
-    """The device's memory that nobody uses; in the simulator, what a device of 2 GB might have."""
-    if config.ENABLE_CUDASIM:
-        return 2**31
-    import cupy
-
-    return int(cupy.cuda.runtime.memGetInfo()[0])
-
-
-def seen_by_kernels(item: Any) -> Any:
-    """CuPy's arrays, in tuples of any depth, as Numba's kernels take them, without a copy; all else as it is."""
-    if isinstance(item, tuple):
-        return tuple(map(seen_by_kernels, item))
-    return cuda.as_cuda_array(item, sync=False) if hasattr(item, "__cuda_array_interface__") else item
 
 
 class CudaArithmetic(Arithmetic):
@@ -61,12 +38,14 @@ class CudaArithmetic(Arithmetic):
 
     def __init__(self, needed_bytes: int = 0, threads: int = 1) -> None:
         super().__init__(threads)
-        self._xp, free = array_module(), free_bytes()
+        self.library, free = served_library(), free_bytes()
+        self._xp = self.library.arrays
         self._room = int(MOST * free) - needed_bytes
         if self._room < 0:
             raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed_bytes / MOST / 1e9:.2f} GB for this run",
                              "take a larger device, end what else runs on it, give `box` a smaller value, or give --backend cpu")
         self._kept: dict[int, tuple[weakref.ref[np.ndarray], Any]] = {}
+        self._made: dict[Hashable, Any] = {}
         self._waves: dict[tuple[int, int], tuple[Any, Any, int]] = {}
         self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
 
@@ -89,7 +68,15 @@ class CudaArithmetic(Arithmetic):
 
     def on_host(self, array: Any) -> np.ndarray:
         """As an array of NumPy."""
-        return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+        return np.asarray(array.get()) if isinstance(array, self._xp.ndarray) else array
+
+    def made_once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Kept on the device, the last few."""
+        if key not in self._made:
+            self._made[key] = make()
+            for oldest in list(self._made)[:-MADE]:
+                del self._made[oldest]
+        return self._made[key]
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array on the device that holds anything."""

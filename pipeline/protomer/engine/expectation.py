@@ -63,14 +63,14 @@ class Model:
 class Expectation:
     """What one rank's share of the E-step gives. Of each class: poses, and one accumulator for each half and fold that it met. Posterior
     (n, K) of the classes, log odds (n,) of something unknown (0 where they are not asked for), grey sums (n, 2) of Re(X* M) and |M|^2 (rows
-    in the order of its batches), and residual sums of each batch (b, groups, 3, shells)."""
+    in the order of its batches), and residual sums of each batch (b, groups, 3, shells). Accumulators are where `arithmetic` computes."""
 
     poses: tuple[PoseTable, ...]
     posterior: np.ndarray
     unknown: np.ndarray
     grey: np.ndarray
     residuals: np.ndarray
-    accumulators: tuple[dict[Key, np.ndarray], ...]
+    accumulators: tuple[dict[Key, Any], ...]
     scale: float
 
 
@@ -133,10 +133,9 @@ def expect(
         posteriors.append(posterior)
         context.advance(len(rows))
     poses_of = tuple(PoseTable.joined(of_class, table) for of_class, table in zip(found, pose_tables, strict=True))
-    totals = tuple({key: arithmetic.on_host(sums) for key, sums in of_class.items()} for of_class in accumulators)
     residual = np.array(residuals).reshape(-1, groups, 3, shells)
     posterior, unknown, powers = (np.concatenate(column) for column in (posteriors, unknowns, grey))
-    return Expectation(poses_of, posterior, unknown, powers, residual, totals, context.scale)
+    return Expectation(poses_of, posterior, unknown, powers, residual, tuple(accumulators), context.scale)
 
 
 def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, context: Context) -> list[Reference]:
