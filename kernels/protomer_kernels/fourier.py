@@ -104,12 +104,14 @@ def _resized_last(spectrum: np.ndarray, old: int, new: int) -> np.ndarray:
 
 def low_pass(volume: np.ndarray, radius_shells: float, edge_shells: float) -> np.ndarray:
     """Keep frequencies of an image or volume (D, ...) below `radius_shells` (cycles per box); a cosine edge is centred on it."""
-    return filter_half_grid(volume, _cosine_step(half_radius(volume.shape[-1], volume.ndim, library_of(volume)), radius_shells, edge_shells))
+    radius = half_radius(volume.shape[-1], volume.ndim, library_of(volume))
+    return filter_half_grid(volume, _cosine_step(radius, radius_shells, edge_shells))
 
 
 def high_pass(volume: np.ndarray, radius_shells: float, edge_shells: float) -> np.ndarray:
     """Keep frequencies above `radius_shells`: 1 minus the filter of `low_pass`."""
-    return filter_half_grid(volume, 1 - _cosine_step(half_radius(volume.shape[-1], volume.ndim, library_of(volume)), radius_shells, edge_shells))
+    radius = half_radius(volume.shape[-1], volume.ndim, library_of(volume))
+    return filter_half_grid(volume, 1 - _cosine_step(radius, radius_shells, edge_shells))
 
 
 def apply_shell_filter(volume: np.ndarray, per_shell: np.ndarray) -> np.ndarray:

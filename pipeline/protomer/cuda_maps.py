@@ -46,10 +46,18 @@ def accumulator_values(accumulator: Any, scale: float) -> tuple[Any, Any]:
 
 def shell_weights(weight: Any, number: int) -> np.ndarray:
     """As protomer_kernels.wiener.shell_weights, on the host."""
-    axis = np.arange(len(weight)) - (len(weight) - 1) // 2
-    total = sums_over_shells(weight, axis, padded_shells(number))
-    count = sums_over_shells(np.ones_like(weight), axis, padded_shells(number))
-    return total / np.maximum(count, 1.0)
+    return _sums_over_padded_shells(weight, number) / np.maximum(_voxels_of_padded_shells(weight.shape, number), 1.0)
+
+
+@lru_cache(maxsize=4)
+def _voxels_of_padded_shells(shape: tuple[int, int, int], number: int) -> np.ndarray:
+    """How many voxels of a padded Fourier volume lie in each shell: (number,)."""
+    return _sums_over_padded_shells(device_library().arrays.ones(shape, np.float32), number)
+
+
+def _sums_over_padded_shells(values: Any, number: int) -> np.ndarray:
+    """Sums (number,) of values (n, n, r + 1) float32 over shells of unpadded width."""
+    return sums_over_shells(values, np.arange(len(values)) - (len(values) - 1) // 2, padded_shells(number))
 
 
 def quotient(numerator: Any, weight: Any, ridge: np.ndarray) -> Any:
@@ -72,7 +80,7 @@ def add_expected(numerator: Any, pull: np.ndarray, mean: Any) -> None:
 def cross_sums(a_ft: Any, b_ft: Any) -> np.ndarray:
     """As protomer_kernels.shells.cross_sums, on the host."""
     box = len(a_ft)
-    axis, first = shells.half_frequencies(box, 1)[0], rounded_shells(box // 2 + 1)
+    axis, first = shells.half_frequencies(box, 2)[0].ravel(), rounded_shells(box // 2 + 1)
     mates = library_of(a_ft).arrays.asarray(shells.friedel_weight(box).astype(np.float32))
     pairs = ((a_ft, b_ft), (a_ft, a_ft), (b_ft, b_ft))
     return np.stack([sums_over_shells((p.real * q.real + p.imag * q.imag) * mates, axis, first) for p, q in pairs], axis=1)

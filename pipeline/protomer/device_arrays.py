@@ -77,7 +77,7 @@ class SimulatedArrays(Functions):
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
         """On the device: a copy, unless it lies there."""
-        return np.asarray(array, dtype) if isinstance(array, SimulatedArray) else self.array(array, dtype)
+        return array.astype(dtype or array.dtype, copy=False) if isinstance(array, SimulatedArray) else self.array(array, dtype)
 
     def array(self, array: Any, dtype: Any = None) -> Any:
         """A copy on the device."""

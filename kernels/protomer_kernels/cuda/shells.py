@@ -44,8 +44,8 @@ def partial_sums(rows: int, shells: int) -> tuple[int, int]:
 def shell_sums(values, across, start, first, out) -> None:
     """Sums by shell of values (rows, columns) float32 into out, zeros of the shape that partial_sums gives.
 
-    across (rows,) int32: |k|^2 at x = 0; start (rows,) int32: the shell there; first (shells + 1,) int32: the least |k|^2 of each shell, and
-    of what lies beyond the last one.
+    across (rows,) int32: |k|^2 at x = 0; start (rows,) int32: the shell there; first (shells + 1,) int32: the least |k|^2 of each shell
+    and of what lies beyond the last one.
     """
     shell_sums_kernel[-(-len(out) // THREADS), THREADS](values, across, start, first, out)
 

@@ -16,9 +16,8 @@ to blur poses. Half-sets share g_b and h_b, and no density.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -74,7 +73,8 @@ def find_gains(half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: 
     pairs = zip(*(parts_of(half, shells, how.order) for half in half_maps), strict=True)
     for shell, weight, (a, b) in zip(shells, band_weights(box, shells, how.order, library), pairs, strict=True):
         sigma_px = min(max(3.0, WINDOW * how.window_factor * box / shell), float(box)) / np.sqrt(12.0)  # as wide as a window of that width
-        ratio = np.maximum(library.ndimage.gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0) / noise_about(a, b, inside, WIDER * sigma_px)
+        signal = np.maximum(library.ndimage.gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0)
+        ratio = signal / noise_about(a, b, inside, WIDER * sigma_px)
         unsure = SURE * spread_of_noise(weight, sigma_px)
         ratio = ratio**3 / (ratio**2 + np.float32(unsure**2))
         gain = ratio / (1.0 + ratio)
@@ -103,13 +103,16 @@ def spread_of_noise(weight: np.ndarray, sigma_px: float) -> float:
     return float(np.sqrt(max(float((power * passed * mates).sum()), 0.0) / box**3))
 
 
-def band_weights(box: int, shells: tuple[float, ...], order: int, library: Library = HOST) -> list[np.ndarray]:
-    """Eq. (1): (D, D, D // 2 + 1) float32 for each band; together 1 up to the finest shell, and 0 beyond."""
-    radius = half_radius(box, 3, library).astype(np.float32)
-    below = [1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order)) for shell in shells[:-1]]
-    below.append((radius <= shells[-1] + 0.5).astype(np.float32))
-    inside = below[-1]
-    return [below[0] * inside, *((upper - lower) * inside for lower, upper in pairwise(below))]
+def band_weights(box: int, shells: tuple[float, ...], order: int, library: Library = HOST) -> Iterator[np.ndarray]:
+    """Eq. (1): (D, D, D // 2 + 1) float32 for each band, one after the other; together 1 up to the finest shell, and 0 beyond."""
+    radius = half_radius(box, 3, library)
+    inside = (radius <= shells[-1] + 0.5).astype(np.float32)
+    lower: np.ndarray | None = None
+    for shell in shells[:-1]:
+        upper = 1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order))
+        yield (upper if lower is None else upper - lower) * inside
+        lower = upper
+    yield inside * inside if lower is None else (inside - lower) * inside
 
 
 def parts_of(volume: np.ndarray, shells: tuple[float, ...], order: int) -> Iterator[np.ndarray]:
