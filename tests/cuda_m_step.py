@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from protomer.arithmetic import Arithmetic
 from protomer.classes.consensus import references_about_consensus
@@ -18,7 +19,7 @@ from protomer.engine.schedule import Band
 from protomer.imaging.images import contrast_transfer, whiten
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.non_uniform import NonUniform
-from protomer.refinement.loop import maximise, reconstruct_halves, survey_images
+from protomer.refinement.loop import maximise, survey_images
 from protomer.refinement.setup import Masking, Setup
 from protomer.running.batches import Key, make_batches
 from protomer.symmetry.operator_sets import OperatorSet
@@ -27,11 +28,12 @@ from protomer_kernels.masks import sphere_mask
 from reconstructions import as_particles, setup_of
 from simulated import chain_dataset
 
-BOX, PIXEL_A, NUMBER = 20, 7.0, 120
+BOX, PIXEL_A, NUMBER = 16, 8.0, 120
 BAND = Band.at(BOX, BOX // 2)
 RADIUS = BAND.insertion_radius
 SEARCH = Search(4, 60, 1.0, 1.0, (Stage(3, 4, 3),), 7, 4)
-SHARES = 1.0, 0.4  # of the first and the second half of the images in the second of two classes
+COUNTS = np.array([[0.2, 0.7, 0.1], [0.7, 0.2, 0.1]])  # in three classes, of the first and of the second half of the images
+TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # of the second class against the first
 Accumulators = dict[Key, np.ndarray]
 
 
@@ -45,8 +47,8 @@ def prepared(folder: Path, folds: int, arithmetic: Arithmetic) -> tuple[Setup, n
     return replace(setup, largest=largest, batches=batches, join_shell=3, masking=masking, arithmetic=arithmetic), noise
 
 
-def inserted(setup: Setup, noise: np.ndarray, share: np.ndarray) -> tuple[Accumulators, float]:
-    """Accumulators of each half and fold, made on the CPU, of images (N,) that count by their share; and their scale."""
+def inserted(setup: Setup, noise: np.ndarray, share: np.ndarray, turn: np.ndarray) -> tuple[Accumulators, float]:
+    """Accumulators of each half and fold, made on the CPU, of images (N,) that count by their share, turned; and their scale."""
     plane, poses, particles = setup.store.plane, known_poses(setup.particles, PIXEL_A), setup.particles
     model = Model({}, noise, setup.operators, RADIUS)
     scale, length = insertion_scale(setup.largest, particles, model), plane.prefix(RADIUS)
@@ -58,7 +60,7 @@ def inserted(setup: Setup, noise: np.ndarray, share: np.ndarray) -> tuple[Accumu
         transfer = contrast_transfer(particles, batch.rows, plane, length, PIXEL_A)
         images = whiten(crops[batch.rows], transfer, weights[particles.optics[batch.rows]])
         counted = replace(poses.take(batch.rows), weight=share[batch.rows, None])
-        insert_poses(images, counted, plane, setup.operators, scale, sums[batch.key])
+        insert_poses(images, counted, plane, turn[None], scale, sums[batch.key])
     return sums, scale
 
 
@@ -75,23 +77,19 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
                                  ("local", 1, {"masking": Masking(), "non_uniform": NonUniform(3.0, 8)})):
         setup, noise = prepared(folder, folds, arithmetic)
         setup = replace(setup, **changes)
-        sums, scale = inserted(setup, noise, np.ones(NUMBER))
+        sums, scale = inserted(setup, noise, np.ones(NUMBER), np.eye(3))
         maps, curve = maximise(setup, on(arithmetic, sums), scale, BAND)
-        again, _ = maximise(setup, on(arithmetic, sums), scale, BAND)
+        again = maps if config.ENABLE_CUDASIM else maximise(setup, on(arithmetic, sums), scale, BAND)[0]  # one thread after the other there
         assert all(type(volume) is np.ndarray for volume in maps.values())
         results |= {f"{name}_maps": np.stack([maps[key] for key in setup.keys]), f"{name}_curve": curve}
         results[f"{name}_repeats"] = all(np.array_equal(maps[key], again[key]) for key in setup.keys)
-    share = np.where(np.arange(NUMBER) < NUMBER // 2, *SHARES)
-    posterior = np.stack([1 - share, share], axis=1)
-    both = [inserted(setup, noise, posterior[:, k])[0] for k in range(2)]
-    volume = maps[0, 0]
-    for name, decoys in (("classes", {}), ("decoy", {1: np.ascontiguousarray(volume[::-1])})):
-        of_classes, curves = references_about_consensus(setup, [on(arithmetic, each) for each in both], scale, BAND, posterior, decoys)
-        results |= {f"{name}_maps": np.stack([of_class[key] for of_class in of_classes for key in setup.keys]), f"{name}_curve": curves}
+    posterior, volume = np.repeat(COUNTS, NUMBER // 2, axis=0), maps[0, 0]
+    classes = [on(arithmetic, inserted(setup, noise, posterior[:, k], turn)[0]) for k, turn in enumerate((np.eye(3), TURN, np.eye(3)))]
+    decoys = {2: np.ascontiguousarray(volume[::-1])}
+    of_classes, curves = references_about_consensus(setup, classes, scale, BAND, posterior, decoys)
+    results |= {"classes_maps": np.stack([of_class[key] for of_class in of_classes for key in setup.keys]), "classes_curve": curves}
     reference = Reference.prepare(volume, setup.store.plane, RADIUS, np.eye(3)[None], SEARCH, arithmetic=arithmetic)
-    half_maps, together = reconstruct_halves(setup, noise, known_poses(setup.particles, PIXEL_A), np.eye(3)[None])
-    results |= {"reference_maps": arithmetic.on_host(reference.volume_ft), "whole_maps": np.stack([*half_maps, together])}
-    return results
+    return results | {"reference_maps": arithmetic.on_host(reference.volume_ft)}
 
 
 if __name__ == "__main__":

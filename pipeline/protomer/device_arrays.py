@@ -99,12 +99,16 @@ def without_workers(function: Any) -> Any:
     return transform
 
 
+def simulated_library() -> Library:
+    """NumPy and SciPy for simulated arrays alone."""
+    return Library(SimulatedArrays(np, on_simulated), Functions(scipy.fft, on_simulated), Functions(scipy.ndimage, on_simulated))
+
+
 @lru_cache(maxsize=1)
 def device_library() -> Library:
     """CuPy, or what stands in for it in Numba's simulator."""
     if config.ENABLE_CUDASIM:
-        arrays = SimulatedArrays(np, on_simulated)
-        return Library(arrays, Functions(scipy.fft, on_simulated), Functions(scipy.ndimage, on_simulated))
+        return simulated_library()
     import cupy
     import cupyx.scipy.fft
     import cupyx.scipy.ndimage

@@ -12,7 +12,7 @@ from numba import cuda
 from protomer_kernels.gather import ZERO
 
 THREADS = 64
-ROWS_AT_ONCE = 16_384  # threads, at most: each has a sum for every shell
+ROWS_EACH, MOST_THREADS = 8, 16_384  # a thread takes so many rows or more: it has a sum of its own for every shell
 
 
 @cuda.jit
@@ -38,7 +38,7 @@ def shell_sums_kernel(values, across, start, first, out):
 
 def partial_sums(rows: int, shells: int) -> tuple[int, int]:
     """The shape of what `shell_sums` writes: sums over its first axis are those of the shells."""
-    return min(rows, ROWS_AT_ONCE), shells
+    return min(-(-rows // ROWS_EACH), MOST_THREADS), shells
 
 
 def shell_sums(values, across, start, first, out) -> None:
