@@ -16,7 +16,7 @@ import pytest
 from numba import cuda, types
 
 import protomer_kernels.cuda as drivers
-from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, normal_equations, slices
+from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, normal_equations, shells, slices
 
 FLOATS = [types.Array(types.float32, n, "C") for n in range(5)]
 INT64 = [types.Array(types.int64, n, "C") for n in range(5)]
@@ -34,6 +34,7 @@ SIGNATURES = {
     insertion.insertion_kernel: (CURVED_POSES, BATCH, HALF_PLANE, types.float32, INT64[4]),
     noise.residual_power_kernel: (FLOATS[3], FLOATS[2], BATCH, HALF_PLANE, types.Tuple((INT32, INT32)), FLOATS[3]),
     ctf.ctf_kernel: (types.Tuple((INT64[2], FLOATS[2])), INT64[1], INT64[1], types.Tuple((FLOATS[2], INT64[1])), FLOATS[2]),
+    shells.shell_sums_kernel: (FLOATS[2], INT32, INT32, INT32, FLOATS[2]),
     grid_scores.best_shift_kernel: (FLOATS[2], FLOATS[2], types.int64, types.int64, FLOATS[2], SHIFTS),
     grid_scores.best_rotations_kernel: (FLOATS[2], SHIFTS, INT64[2], SHIFTS),
 }
