@@ -58,6 +58,12 @@ def test_sums_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cu
         np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
 
 
+def test_a_local_e_step_on_cuda_equals_that_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    assert degrees_between(on_cuda["local_rotation"], on_cpu["local_rotation"]).max() < 1e-3
+    np.testing.assert_allclose(on_cuda["local_shift_px"], on_cpu["local_shift_px"], atol=1e-4)
+    np.testing.assert_allclose(on_cuda["local_residuals"], on_cpu["local_residuals"], atol=1e-5 * np.abs(on_cpu["local_residuals"]).max())
+
+
 def test_maps_reconstructed_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
     for name in ("half_a", "together"):
         np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())

@@ -59,7 +59,7 @@ def run(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> dict[str,
     if settings.resplit:
         record = maps_of_halves(setup, noise, record, mask)
     if (settings.rehearse or settings.subtract_on_the_fly) and setup.local is not None and not is_subtracted(particles):
-        setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, job.threads, job.events)))
+        setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, setup.arithmetic, job.events)))
     start = begin(setup, part_of(record, mask, settings.initial_low_pass), noise, settings)
     state = resume(setup, job)
     if state is None:
@@ -101,7 +101,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
     plane = HalfPlane(mask.box, largest_radius(mask.box))
     batches = make_batches(particles, fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius), job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    work = work_of(settings.half_precision, batches, numbers, mask.box, job.threads)
+    work = replace(work_of(settings.half_precision, batches, numbers, mask.box, job.threads), has_rest=True)
     folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
     arithmetic = arithmetic_of(job, work)
     group, is_relaxed = operators(inputs.symmetry, inputs.axes), settings.relaxation != "none"
@@ -188,8 +188,9 @@ def plan(inputs: Inputs, settings: LocalRefineSettings, ranks: int, threads: int
     radius = largest_radius(box)
     batches = make_batches(particles, fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius), settings.seed)
     works = [work_of(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
+    works = [replace(work, has_rest=True) for work in works]
     most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
     runs = 2 if settings.noise_control else 1
     return Plan(most.image_bytes + most.refinement_bytes, 40 * box**3 + 2000 * len(particles),
                 15 + runs * len(particles) * len(HalfPlane(box, radius)) * SECONDS_PER_COEFFICIENT * 5 / (ranks * threads),
-                scratch_bytes=most.image_bytes)
+                scratch_bytes=most.image_bytes, device_bytes=most.device_bytes)
