@@ -90,23 +90,10 @@ def processes_by_rank(launcher: subprocess.Popen[str]) -> dict[int, psutil.Proce
     return found
 
 
-def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, **settings: object) -> Path:
+def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, box: int = 48, pixel_size_A: float = 4.7, **settings: object) -> Path:
     """Simulated images of RNA polymerase II in folder/simulated, imported into folder/imported."""
-    words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    protomer(
-        "simulate",
-        "--output",
-        folder / "simulated",
-        "--set",
-        f"number={number}",
-        "--set",
-        "box=48",
-        "--set",
-        "pixel_size=4.7A",
-        "--set",
-        f"snr={snr}",
-        *words,
-    )
+    design = {"number": number, "box": box, "pixel_size": f"{pixel_size_A}A", "snr": snr, **settings}
+    protomer("simulate", "--output", folder / "simulated", *(word for name, value in design.items() for word in ("--set", f"{name}={value}")))
     protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
     return folder
 
