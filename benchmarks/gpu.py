@@ -92,11 +92,11 @@ def cases_of(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
         Case(f"climbs of {STEPS} steps", n, 12 * n * k * (STEPS + 1), NEWTON_OPERATIONS * n * k * (STEPS + 1),
              lambda: arithmetic.climb(volume, (at, rotations.copy(), shifts.copy()), (data, amplitude, eyes), waves, STEPS, prior)),
         Case("insertion", n, n * k * (12 + 24 * 8), INSERTION_OPERATIONS * n * k,
-             lambda: arithmetic.insert((at, rotations, shifts, ones), (data, amplitude), waves, scale, 1, accumulator)),
+             lambda: arithmetic.insert((at, rotations, shifts, ones), (data, amplitude), waves, scale, accumulator)),
         Case("residual power", n, 20 * n * k, 30 * n * k,
              lambda: arithmetic.residual_power(views, shifts, (data, amplitude), waves, plane.shell, plane.radius + 1)),
         Case(f"grid, {SCORING_ROTATIONS} x {len(ramps)} shifts", few, 0.0, 4.0 * few * len(ramps) * SCORING_ROTATIONS * len(low),
-             lambda: arithmetic.best_of_grid((data[:few], amplitude[:few]), low_views, ramps, 24, 1)),
+             lambda: arithmetic.best_of_grid((data[:few], amplitude[:few]), low_views, ramps, 24)),
     ]
 
 
@@ -105,7 +105,7 @@ def images_per_second(arithmetic: Any, plane: HalfPlane, images: int, wait: Call
     random = np.random.default_rng(1)
     volume = random.standard_normal((plane.box,) * 3).astype(np.float32)
     search = Search(14, 16_000, 3.0, 1.0, (Stage(24, 14, 4), Stage(8, plane.radius // 2, 4)), plane.radius, 8)
-    reference = Reference.prepare(volume, plane, plane.radius, IDENTITY, search, 1, arithmetic=arithmetic)
+    reference = Reference.prepare(volume, plane, plane.radius, IDENTITY, search, arithmetic=arithmetic)
     rotation = matrices_from_quaternions(super_fibonacci_grid(images))[:, None]
     batch = Whitened(random.standard_normal((images, 2, len(plane))).astype(np.float32), np.ones((images, len(plane)), np.float32))
     batch = batch.on(arithmetic)
@@ -113,11 +113,11 @@ def images_per_second(arithmetic: Any, plane: HalfPlane, images: int, wait: Call
 
     def climb() -> None:
         poses = refine_modes(batch, reference, search, rotation.copy(), np.zeros((images, 1, 2)), np.ones((images, 1), bool))
-        insert_poses(batch, poses, plane, IDENTITY, scale, 1, accumulator, arithmetic=arithmetic)
+        insert_poses(batch, poses, plane, IDENTITY, scale, accumulator, arithmetic)
         residual_sums(batch, poses, reference, plane.radius + 1)
 
     return {"climb from a known pose, insertion, residuals": images / seconds(climb, wait),
-            "global search": images / seconds(lambda: search_globally(batch, reference, search, 1), wait)}
+            "global search": images / seconds(lambda: search_globally(batch, reference, search), wait)}
 
 
 def main() -> None:

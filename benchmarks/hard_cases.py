@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import protomer
 
+from protomer.arithmetic import CPU
 from protomer.engine.expectation import Model, PoseTable, insert_poses, insertion_scale
 from protomer.engine.schedule import Band
 from protomer.formats.hdf5 import read_map_record, read_particles
@@ -70,7 +71,7 @@ def limit(folder: Path) -> PoseErrors:
     batches = make_batches(particles, FOLDS, 0)
     store = ImageStore(particles, plane, [b.rows for b in batches])
     setup = Setup(particles, store, batches, range(len(batches)), Team(), np.eye(3)[None], pixel_A, round(box * pixel_A / 20.0), box / 16,
-                  True, 0, 1, lambda label, total: show_progress(label, total, False), np.zeros((1, 1)), Masking("dynamic"))
+                  True, 0, CPU, lambda label, total: show_progress(label, total, False), np.zeros((1, 1)), Masking("dynamic"))
     noise, largest = survey_images(setup, len(particles.optics_groups))
     setup = replace(setup, largest=largest)
     true = PoseTable(truth.rotation[:, None], truth.shift_A[:, None] / pixel_A, (truth.junk == 0)[:, None] * 1.0, np.zeros(number),
@@ -83,7 +84,7 @@ def limit(folder: Path) -> PoseErrors:
         for n, crops in setup.store.stream(setup.numbers):
             rows = batches[n].rows
             transfer = contrast_transfer(particles, rows, plane, len(plane), pixel_A)
-            insert_poses(whiten(crops, transfer, weights[particles.optics[rows]]), true.take(rows), plane, setup.operators, scale, 1,
+            insert_poses(whiten(crops, transfer, weights[particles.optics[rows]]), true.take(rows), plane, setup.operators, scale,
                          sums[batches[n].key])
         maps, curve = maximise(setup, sums, scale, Band(box, plane.radius, plane.radius))
         resolved = int(np.argmax(curve < 0.143)) or plane.radius

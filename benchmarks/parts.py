@@ -75,17 +75,17 @@ def rates(box: int, pixel_A: float, number: int) -> dict[str, str]:
     radius = int(BAND * plane.radius)
     band = replace(Band.at(box, plane.radius), radius=radius, iteration=len(GRID_RADII))
     search = band.search(SHIFT_EXTENT * box)
-    reference = Reference.prepare(data.volume.data, plane, radius, IDENTITY, search, 1)
+    reference = Reference.prepare(data.volume.data, plane, radius, IDENTITY, search)
     batch = known_images(data, plane, radius, slice(0, number))
     wide = known_images(data, plane, band.insertion_radius, slice(0, number))
-    poses = search_globally(batch, reference, search, 1)
+    poses = search_globally(batch, reference, search)
     accumulator = empty_accumulator(band.insertion_radius)
     scale = fixed_point_scale(100.0 * float(np.abs(wide.data).max()), 10_000)
     grid_s, ours, alone = grid_rates(batch, reference, number)
-    search_s = cpu_seconds(lambda: search_globally(batch, reference, search, 1)) / number
+    search_s = cpu_seconds(lambda: search_globally(batch, reference, search)) / number
     climb_s = cpu_seconds(lambda: climb(batch, reference, search, poses.rotation, poses.shift_px, poses.weight > 1e-3)) / number
-    insert_s = cpu_seconds(lambda: insert_poses(wide, poses, plane, IDENTITY, scale, 1, accumulator)) / number
-    prepare_s = cpu_seconds(lambda: Reference.prepare(data.volume.data, plane, radius, IDENTITY, search, 1))
+    insert_s = cpu_seconds(lambda: insert_poses(wide, poses, plane, IDENTITY, scale, accumulator)) / number
+    prepare_s = cpu_seconds(lambda: Reference.prepare(data.volume.data, plane, radius, IDENTITY, search))
     weigh_s = cpu_seconds(lambda: known_images(data, plane, radius, slice(0, number))) / number
     read_s = read_and_prepare(box, data.images, plane)
     return {"read and prepare, images/s": f"{1 / read_s:.0f}", "transform, CTF and whitening, images/s": f"{1 / weigh_s:.0f}",

@@ -42,7 +42,7 @@ def prepared(folder: Path, arithmetic: Arithmetic) -> tuple[Setup, Model, PoseTa
 def e_step(setup: Setup, model: Model, poses: PoseTable, again: np.ndarray) -> Expectation:
     """Those of `again` (N,) are searched globally, the others climb from the poses."""
     scale = insertion_scale(setup.largest, setup.particles, model)
-    context = Context(again[None], scale, PIXEL_A, 1, lambda number: None, Hypotheses.of_one(True), arithmetic=setup.arithmetic)
+    context = Context(again[None], scale, PIXEL_A, lambda number: None, Hypotheses.of_one(True), arithmetic=setup.arithmetic)
     return expect(setup.batches, setup.numbers, setup.store, setup.particles, [model], SEARCH, [poses], context)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import CPU
 from protomer.formats.mrc import write_stack
 from protomer.imaging.ewald import Ewald
 from protomer.imaging.images import ImageStore, common_frame
@@ -65,5 +66,5 @@ def setup_of(particles: Particles, operators: OperatorSet) -> Setup:
     """What a reconstruction works with, on one rank and one thread."""
     batches, (_, pixel_A) = make_batches(particles, 1, 0), common_frame(particles)
     line = SimpleNamespace(advance=lambda number: None)
-    return Setup(particles, store_of(particles), batches, range(len(batches)), Team(), operators.rotations, pixel_A, 0, 0.0, True, 0, 1,
+    return Setup(particles, store_of(particles), batches, range(len(batches)), Team(), operators.rotations, pixel_A, 0, 0.0, True, 0, CPU,
                  lambda label, total: nullcontext(line), np.zeros((1, 1)))

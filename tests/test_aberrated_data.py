@@ -70,7 +70,7 @@ def truth_curve(data: SimulatedData, group: OpticsGroup) -> np.ndarray:
     poses = Poses(truth.rotation_matrix[:, None], truth.shift_A[:, None] / PIXEL_A, np.ones((NUMBER, 1)), np.zeros(NUMBER),
                   np.zeros((NUMBER, 15)), np.zeros(NUMBER))
     scale, accumulator = fixed_point_scale(float(np.abs(crops).max()), NUMBER), empty_accumulator(plane.radius)
-    insert_poses(batch, poses, plane, np.eye(3)[None], scale, 1, accumulator)
+    insert_poses(batch, poses, plane, np.eye(3)[None], scale, accumulator)
     volume = unregularised(Sums.of(accumulator, scale), BOX, plane.radius + 1, 1)
     return fourier_shell_correlation(volume, data.volume.data)
 

@@ -125,7 +125,7 @@ def local_search(rotation_sd: float, shift_sd: float, extent: tuple[float, float
     plane, truth = HalfPlane(BOX, largest_radius(BOX)), data.truth
     search = Search(8, 100, 3.0, 1.5, (), plane.radius)
     moved = shift_volume(data.volume.data, -FULCRUM_PX)
-    reference = Reference.prepare(moved, plane, plane.radius, IDENTITY, search, 1)
+    reference = Reference.prepare(moved, plane, plane.radius, IDENTITY, search)
     given, both = (truth.rotation, truth.shift_A / PIXEL_A), (FULCRUM_PX, FULCRUM_PX)
     local = Local(*given, rotation_sd, shift_sd, np.array(extent), *both, (False, False), 0.03)
     index = np.arange(len(truth))[rows]
@@ -191,7 +191,7 @@ def test_an_arm_on_a_hinge_shifts_by_less_than_half_as_much_where_the_fulcrum_is
     given = np.concatenate([turned_by(-turn, rotation[None]) for turn, rotation in zip(turns, true, strict=True)])
     given_px = seen_from(given, seen_from(true, true_px, hinge_px), -hinge_px)  # the image of the hinge stays
     search, batch = Search(8, 100, 3.0, 1.5, (), plane.radius), known_images(data, plane, plane.radius, slice(0, number))
-    reference = Reference.prepare(data.volume.data, plane, plane.radius, IDENTITY, search, 1)
+    reference = Reference.prepare(data.volume.data, plane, plane.radius, IDENTITY, search)
     changes = []
     for fulcrum in (np.zeros(3), hinge_px):
         local = Local(quaternions_from_matrices(given), given_px, 0.1, 2.0, np.array([0.6, 9.0]), fulcrum, np.zeros(3), (False, False), 0.1)

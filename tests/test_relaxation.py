@@ -47,7 +47,7 @@ def share_right_by_bayes() -> float:
     """Images that the true map, CTF and noise put at the right site, climbing from both."""
     data, plane = images(), HalfPlane(BOX, largest_radius(BOX))
     search = replace(Band.at(BOX, plane.radius), radius=plane.radius, iteration=5).search(BOX / 16)
-    reference = Reference.prepare(data.volume.data, plane, plane.radius, IDENTITY, search, 1, C2)
+    reference = Reference.prepare(data.volume.data, plane, plane.radius, IDENTITY, search, C2)
     right = []
     for first in range(0, NUMBER, 64):
         rows = slice(first, first + 64)

@@ -56,11 +56,11 @@ def test_the_power_is_that_of_a_volume_s_projections() -> None:
     plane, random = HalfPlane(BOX, largest_radius(BOX)), np.random.default_rng(1)
     search = Band.at(BOX, plane.radius).search(2.0)
     volume = random.standard_normal((BOX,) * 3).astype(np.float32)
-    power = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search, 1) for scale in (1.0, 2.0)],
+    power = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search) for scale in (1.0, 2.0)],
                             np.array([1.0, 1.0]), 8)
     # white in three dimensions: |F|^2 of a unitary transform of a projection is D times the variance
     np.testing.assert_allclose(power[2:] / BOX, 0.5 * (1.0 + 4.0), rtol=0.2)
-    alone = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search, 1) for scale in (1.0, 2.0)],
+    alone = projected_power([Reference.prepare(volume * scale, plane, plane.radius, IDENTITY, search) for scale in (1.0, 2.0)],
                             np.array([1.0, 0.0]), 8)
     np.testing.assert_allclose(alone / power, 1.0 / 2.5, rtol=1e-3)
 

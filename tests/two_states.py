@@ -58,11 +58,11 @@ def posterior_by_bayes(data: SimulatedData, maps: tuple[Volume, Volume], prior: 
     """(n, 2) with the true maps, noise, CTF and class sizes, poses unknown: what no method can do better than."""
     plane = HalfPlane(BOX, largest_radius(BOX))
     search = replace(Band.at(BOX, plane.radius), radius=plane.radius, iteration=5).search(BOX / 16)
-    references = [Reference.prepare(volume.data, plane, plane.radius, IDENTITY, search, 1) for volume in maps]
+    references = [Reference.prepare(volume.data, plane, plane.radius, IDENTITY, search) for volume in maps]
     parts = []
     for first in range(0, len(data.images), 64):
         images = known_images(data, plane, plane.radius, slice(first, first + 64))
-        found = [search_globally(images, reference, search, 1) for reference in references]
+        found = [search_globally(images, reference, search) for reference in references]
         log_odds = np.stack([evidence(poses, search.shift_extent_px) for poses in found], axis=1)
         parts.append(class_posterior(log_odds, np.log(prior), -np.inf))
     return np.concatenate(parts)

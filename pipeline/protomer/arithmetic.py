@@ -20,9 +20,12 @@ Images = tuple[Any, Any]  # whitened data (n, 2, K) and amplitude (n, K), float3
 
 
 class Arithmetic:
-    """On the CPU, by kernels that share its threads."""
+    """On the CPU, by kernels that share so many of its threads; one, unless more are given."""
 
     backend = "cpu"
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
 
     def here(self, array: np.ndarray) -> Any:
         """The array where it is computed on."""
@@ -52,11 +55,15 @@ class Arithmetic:
         slices.extract_slices(volume_ft, rotations.astype(np.float32), waves[0], waves[1], out)
         return out
 
-    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    def scores_of_grid(self, images: Images, views: Any, ramps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (n, G) of G slices (G, 2, K) at each image's best shift, and which that is: grid_scores."""
+        length = views.shape[2]
+        return grid_scores(images[0][:, :, :length], images[1][:, :length], views, ramps, self.threads)
+
+    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
         """The `keep` best of G slices (G, 2, K) for each image, and its best shift at each: columns (n, keep), shifts (n, keep); K as in
         the slices, shifts as in ramps (S, K)."""
-        length = views.shape[2]
-        scores, shifts = grid_scores(images[0][:, :, :length], images[1][:, :length], views, ramps, threads)
+        scores, shifts = self.scores_of_grid(images, views, ramps)
         best = best_rotations(scores, keep)
         return best, np.take_along_axis(shifts, best, axis=1)
 
@@ -72,9 +79,9 @@ class Arithmetic:
         return insertion.empty_accumulator(radius)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
-               threads: int, accumulator: Any, curvature: np.ndarray | None = None) -> None:
+               accumulator: Any, curvature: np.ndarray | None = None) -> None:
         """Insert slices of images: row of the image, rotation, shift (px) and weight of each, as insertion.insert_slices."""
-        insertion.insert_slices(poses, images, waves, scale, threads, accumulator, curvature)
+        insertion.insert_slices(poses, images, waves, scale, self.threads, accumulator, curvature)
 
     def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
         """Residual, shared and model power of each image by shell (n, 3, shells), as noise.residual_power."""

@@ -56,15 +56,15 @@ def what_cuda_lacks() -> str | None:
     return None
 
 
-def arithmetic_of(backend: str, device_bytes: int) -> Arithmetic:
+def arithmetic_of(backend: str, device_bytes: int, threads: int) -> Arithmetic:
     """What computes on arrays on a resolved backend; device_bytes: what a device must hold beside the images. Raises InputError."""
     if backend == "cuda":
         from protomer.cuda_arithmetic import CudaArithmetic
 
-        return CudaArithmetic(device_bytes)
-    from protomer.arithmetic import CPU
+        return CudaArithmetic(device_bytes, threads)
+    from protomer.arithmetic import Arithmetic
 
-    return CPU
+    return Arithmetic(threads)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported

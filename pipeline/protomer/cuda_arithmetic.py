@@ -52,14 +52,15 @@ def seen_by_kernels(item: Any) -> Any:
 
 
 class CudaArithmetic(Arithmetic):
-    """On the current CUDA device. needed_bytes: of its memory, for all but crops that stay there.
+    """On the current CUDA device. needed_bytes: of its memory, for all but crops that stay there; threads: of what is left to the host.
 
     Raises InputError where the device has not that much free.
     """
 
     backend = "cuda"
 
-    def __init__(self, needed_bytes: int = 0) -> None:
+    def __init__(self, needed_bytes: int = 0, threads: int = 1) -> None:
+        super().__init__(threads)
         self._xp, free = array_module(), free_bytes()
         self._room = int(MOST * free) - needed_bytes
         if self._room < 0:
@@ -111,7 +112,7 @@ class CudaArithmetic(Arithmetic):
         slices.extract_slices(*seen_by_kernels((volume_ft, self._floats(rotations), kx, ky, out)))
         return out
 
-    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
         """As Arithmetic.best_of_grid: eq. (1) of protomer_kernels/grid_scores.py, its products by cuBLAS."""
         xp, (rotations, _, length) = self._xp, views.shape
         data, amplitude = images[0][:, :, :length], images[1][:, :length]
@@ -151,7 +152,7 @@ class CudaArithmetic(Arithmetic):
         return self._xp.zeros(accumulator_shape(radius), np.int64)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
-               threads: int, accumulator: Any, curvature: np.ndarray | None = None) -> None:
+               accumulator: Any, curvature: np.ndarray | None = None) -> None:
         """As Arithmetic.insert."""
         image, rotations, shifts_px, weights = poses
         if len(image):

@@ -10,6 +10,7 @@ from protomer.abinitio.frame import Frame
 from protomer.abinitio.noise import background_noise
 from protomer.abinitio.schedule import Step, steps_of
 from protomer.abinitio.work import image_bytes, work_bytes
+from protomer.arithmetic import Arithmetic
 from protomer.classes.start import in_box
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.errors import InputError
@@ -87,7 +88,7 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     store = ImageStore(small, plane, [batch.rows for batch in batches], folder, job.threads)
     extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
     setup = Setup(small, store, batches, range(team.rank, len(batches), team.size), team, operators, frame.pixel_A, 0, extent_px, True,
-                  job.seed, job.threads, job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
+                  job.seed, Arithmetic(job.threads), job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
     _, largest = survey_images(setup, len(small.optics_groups))
     setup = replace(setup, largest=largest)
     steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),

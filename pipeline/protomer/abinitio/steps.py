@@ -65,7 +65,7 @@ def random_start(work: AbInitio, step: Step, nothing: Structures) -> list[Sums]:
             keys = combine(setup.particles.image_uid[rows], step.start, k)
             rotation = matrices_from_quaternions(random_quaternions(setup.seed, keys))
             poses = Poses(rotation[:, None], np.zeros((len(rows), 1, 2)), np.ones((len(rows), 1)), *(np.zeros((len(rows),)),) * 3)
-            insert_poses(batch, poses, setup.store.plane, setup.operators, scale, setup.threads, accumulators[k])
+            insert_poses(batch, poses, setup.store.plane, setup.operators, scale, accumulators[k], setup.arithmetic)
     return totals(work, accumulators, scale)
 
 
@@ -168,7 +168,7 @@ def expect_finely(work: AbInitio, step: Step, now: Structures, units: list[int],
     tables = [PoseTable.empty(number)] * work.classes
     hypotheses = Hypotheses(np.log(now.prior), -np.inf, None, False, setup.shift_extent_px)
     context = Context(np.ones((work.classes, number), bool), insertion_scale(setup.largest, setup.particles, models[0]), setup.pixel_size_A,
-                      setup.threads, advance, hypotheses)
+                      advance, hypotheses, arithmetic=setup.arithmetic)
     search = step.search(setup.shift_extent_px, setup.store.plane.box)
     return expect(setup.batches, work.own(units), setup.store, setup.particles, models, search, tables, context)
 

@@ -67,13 +67,13 @@ def rehearse_classes(classes: Classes, mixture: Mixture) -> Reliability:
             key, rows = setup.batches[number].key, setup.batches[number].rows
             if key != current:
                 current, known_ft = key, _other_half(models, key, setup.threads)
-                references = [model.reference(key, plane, search, setup.threads) for model in models]
+                references = [model.reference(key, plane, search, setup.arithmetic) for model in models]
                 power = None if hypotheses.structures is None else projected_power(references, hypotheses.structures, search.final_radius)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
             true = drawn_classes(mixture.posterior[rows], uniform(setup.seed, setup.particles.image_uid[rows], "rehearsed class"))
             batch = _images_of(nothing, known_ft, true, mixture, rows, plane, generator(setup.seed, number, "rehearsed images"))
-            poses = [search_globally(batch, reference, search, setup.threads) for reference in references]
+            poses = [search_globally(batch, reference, search) for reference in references]
             posterior = hypotheses.posterior(poses, rows, None if power is None else unknown_log_odds(batch, power, plane))
             best = posterior.argmax(axis=1)
             found.append(np.stack([posterior.max(axis=1), best == true], axis=1))

@@ -10,7 +10,7 @@ import numpy as np
 from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.filaments import Filaments, filament_grid
 from protomer.imaging.images import Whitened
-from protomer_kernels.grid_scores import best_rotations, grid_scores, shift_ramps
+from protomer_kernels.grid_scores import best_rotations, shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.newton import UNBOUNDED, covariance_and_log_determinant
 from protomer_kernels.normal_equations import SUMS
@@ -82,12 +82,11 @@ class Reference:
         radius: int,
         operators: np.ndarray,
         search: Search,
-        workers: int,
         mates: np.ndarray = IDENTITY,
         arithmetic: Arithmetic = CPU,
     ) -> Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
-        volume_ft = arithmetic.here(transform_volume(volume, radius, workers=workers))
+        volume_ft = arithmetic.here(transform_volume(volume, radius, workers=arithmetic.threads))
         quaternions = search.grid
         grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike(operators, mates))])
         slices = arithmetic.slices(volume_ft, grid, plane.arrays(plane.prefix(search.grid_radius)))
@@ -139,7 +138,7 @@ def mode_count(mates: np.ndarray) -> int:
 
 
 def search_globally(
-    batch: Whitened, reference: Reference, search: Search, threads: int, filaments: Filaments | None = None
+    batch: Whitened, reference: Reference, search: Search, filaments: Filaments | None = None
 ) -> Poses:
     """All of SO(3) (one asymmetric unit of it), or where filaments may lie, and a disc of shifts.
 
@@ -150,9 +149,9 @@ def search_globally(
     ramps = shift_ramps(reference.shifts_px, plane.kx[:length], plane.ky[:length], plane.box)
     keep = search.stages[0].keep
     if filaments is None:
-        best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, keep, threads)
+        best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, keep)
     else:
-        scores, shifts = filament_scores(batch, reference, ramps, threads, filaments)
+        scores, shifts = filament_scores(batch, reference, ramps, filaments)
         best = best_rotations(scores, keep)
         best_shift = np.take_along_axis(shifts, best, axis=1)
     rotation = reference.grid[best]
@@ -171,15 +170,13 @@ def search_globally(
 
 
 def filament_scores(
-    batch: Whitened, reference: Reference, ramps: np.ndarray, threads: int, filaments: Filaments
+    batch: Whitened, reference: Reference, ramps: np.ndarray, filaments: Filaments
 ) -> tuple[np.ndarray, np.ndarray]:
     """What grid_scores gives, with the log prior, where filaments may lie; minus infinity elsewhere."""
-    length = reference.slices.shape[2]
     scores = np.full((len(batch.data), len(reference.grid)), -np.inf, np.float32)
     shifts = np.zeros(scores.shape, np.int16)
     for part, rows in filaments.windows(reference.grid):
-        data, amplitude = batch.data[rows, :, :length], batch.amplitude[rows, :length]
-        found, shift = grid_scores(data, amplitude, reference.slices[part], ramps, threads)
+        found, shift = reference.arithmetic.scores_of_grid(batch.take(rows).arrays, reference.slices[part], ramps)
         scores[rows, part] = found + filaments.take(rows).log_prior(reference.grid[None, part]).astype(np.float32)
         shifts[rows, part] = shift
     return scores, shifts

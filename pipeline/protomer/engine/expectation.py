@@ -45,10 +45,10 @@ class Model:
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)
     origin_px: np.ndarray = field(default_factory=lambda: np.zeros(3))  # where references have their origin, from the box centre
 
-    def reference(self, key: Key, plane: HalfPlane, search: Search, threads: int, arithmetic: Arithmetic = CPU) -> Reference:
+    def reference(self, key: Key, plane: HalfPlane, search: Search, arithmetic: Arithmetic = CPU) -> Reference:
         """The map of a half and fold, to compare images with, its origin in the box centre."""
         volume = self.about_origin(self.maps[key], plane)
-        return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, threads, self.mates, arithmetic)
+        return Reference.prepare(volume, plane, self.insertion_radius, self.operators, search, self.mates, arithmetic)
 
     def about_origin(self, volume: np.ndarray, plane: HalfPlane) -> np.ndarray:
         """A map of the images' field of view with the origin of references moved to the box centre."""
@@ -124,8 +124,7 @@ def expect(
         for k, (poses, compared, seen) in enumerate(aligned):
             shown = _as_counted(poses, rows, context)
             here = replace(shown, weight=shown.weight * counted[:, k, None])
-            insert_poses(batch, here, plane, models[k].operators, context.scale, context.threads, accumulators[k][key],
-                         arithmetic=arithmetic)
+            insert_poses(batch, here, plane, models[k].operators, context.scale, accumulators[k][key], arithmetic)
             sums += explained[:, k, None, None] * residual_sums(compared, seen, references[k], shells)
             found[k].append(PoseTable.of(shown))
         residuals.append(by_group(sums, particles.optics[rows], groups))
@@ -145,7 +144,7 @@ def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Sea
     made: dict[int, Reference] = {}
     for model in models:
         if id(model.maps[key]) not in made:
-            made[id(model.maps[key])] = model.reference(key, plane, search, context.threads, context.arithmetic)
+            made[id(model.maps[key])] = model.reference(key, plane, search, context.arithmetic)
     return [made[id(model.maps[key])] for model in models]
 
 
@@ -163,7 +162,7 @@ def _as_counted(poses: Poses, rows: np.ndarray, context: Context) -> Poses:
 
 @dataclass(frozen=True)
 class Context:
-    """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, threads, a call per
+    """How an E-step is carried out: which particles are searched globally in each class (K, N) bool, fixed-point scale, a call per
     batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
     posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
     looked for near given ones only; is_first: for the first time. arithmetic: what computes on arrays. filaments: what is known of the
@@ -172,7 +171,6 @@ class Context:
     search_again: np.ndarray
     scale: float
     pixel_size_A: float
-    threads: int
     advance: Callable[[int], None]
     hypotheses: Hypotheses
     marginalise: bool = True
@@ -244,7 +242,7 @@ def _search_or_climb(
             continue
         part, own = batch.take(chosen), None if filaments is None else filaments.take(chosen)
         if is_global:
-            parts.append(search_globally(part, reference, search, context.threads, own))
+            parts.append(search_globally(part, reference, search, own))
         else:
             parts.append(refine_modes(part, reference, search, *_known_starts(known, chosen, reference), own or UNBOUNDED))
         order.append(chosen)
@@ -266,10 +264,9 @@ def insert_poses(
     plane: HalfPlane,
     operators: np.ndarray,
     scale: float,
-    threads: int,
     out: Any,
-    translations_px: np.ndarray | None = None,
     arithmetic: Arithmetic = CPU,
+    translations_px: np.ndarray | None = None,
 ) -> None:
     """Insert every image at its modes by posterior weight, under every operator x -> g x + t (operator_sets.py, eq. 1; unset: t = 0)."""
     image, mode = np.nonzero(poses.weight > LEAST_WEIGHT)
@@ -280,7 +277,7 @@ def insert_poses(
     for operator, move_px in zip(operators, moves_px, strict=True):
         turned = np.ascontiguousarray(operator @ rotations)
         at = (image, turned, poses.shift_px[image, mode] + (move_px @ turned)[:, :2], poses.weight[image, mode])
-        arithmetic.insert(at, batch.arrays, plane.arrays(length), scale, threads, out, curvature)
+        arithmetic.insert(at, batch.arrays, plane.arrays(length), scale, out, curvature)
 
 
 def residual_sums(batch: Whitened, poses: Poses, reference: Reference, shells: int) -> np.ndarray:

@@ -39,7 +39,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
     weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
     batch = whiten(setup.store.load(number), transfer, weight)
-    unscaled = replace(state.model, insertion_radius=search.final_radius).reference(key, plane, search, setup.threads)
+    unscaled = replace(state.model, insertion_radius=search.final_radius).reference(key, plane, search, setup.arithmetic)
     low = unscaled.slices.shape[2]
     # the noise of a whitened coefficient has power 1 per unit of multiplicity, signal included: what exceeds the outer shells is signal
     excess = float((batch.data[:, :, 1:low] ** 2).sum()) * EXPECTED_SIGNAL_SHARE
@@ -47,7 +47,7 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     scale = float(np.sqrt(excess / max(float(((batch.amplitude[:, 1:low] ** 2) @ mean_power).sum()), 1e-30)))
     for _ in range(ROUNDS):
         reference = unscaled.scaled(scale)
-        poses = search_globally(batch, reference, search, setup.threads, own)
+        poses = search_globally(batch, reference, search, own)
         sums = residual_sums(batch, poses, reference, shells)
         part = sums[:, :, 1 : search.grid_radius].sum(axis=(0, 2))
         scale *= float(np.clip(part[1] / max(part[2], 1e-30), 0.2, 5.0))

@@ -61,7 +61,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
                 current = half, fold
                 truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], fsc)
                 truth_ft = transform_volume(model.about_origin(truth, plane), model.insertion_radius, workers=setup.threads)
-                reference = model.reference((half, fold), plane, search, setup.threads, setup.arithmetic)
+                reference = model.reference((half, fold), plane, search, setup.arithmetic)
             transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
             nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
             true = seen_in_reference(setup, possible_poses(setup, state.poses.take(rows), rows, number))
@@ -153,7 +153,7 @@ def search_anew(
     """Poses of imagined images, in the frame of the references, found as if nothing were known of them but what the job was given."""
     local = setup.local
     if local is None:
-        return search_globally(batch.on(setup.arithmetic), reference, search, setup.threads, filaments)
+        return search_globally(batch.on(setup.arithmetic), reference, search, filaments)
     if local.rest is not None:
         batch = replace(batch, data=batch.data + moving_rest(batch, local, true, rows, half, reference.plane, setup.mates))
     return align_locally(batch, reference, search, true, rows, replace(local, recentre=(False, False)), True)

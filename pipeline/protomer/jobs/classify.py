@@ -110,13 +110,12 @@ def prepare(particles: Particles, number: int, settings: ClassifySettings, job: 
         box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
         settings.marginalise,
         job.seed,
-        job.threads,
+        arithmetic_of(job.backend, work.device_bytes, job.threads),
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
-        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 

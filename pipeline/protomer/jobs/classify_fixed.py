@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import Arithmetic
 from protomer.declarations.classify_fixed import ClassifyFixedSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.fixed_poses.checkpoint import resume, until_settled
@@ -93,7 +94,7 @@ def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSetting
         0.0,
         True,
         job.seed,
-        job.threads,
+        Arithmetic(job.threads),
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.expectation import at_heaviest_mode
@@ -123,7 +124,7 @@ def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, se
         float(local.extent[1]),
         settings.marginalise or is_relaxed,
         job.seed,
-        job.threads,
+        Arithmetic(job.threads),
         job.shared_progress,
         np.zeros((1, 1)),
         masking,

@@ -109,11 +109,10 @@ def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs,
         0.0,
         True,
         job.seed,
-        job.threads,
+        arithmetic_of(job.backend, work.device_bytes, job.threads),
         job.shared_progress,
         np.zeros((1, 1)),
         check_stop=job.check_stop,
-        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 

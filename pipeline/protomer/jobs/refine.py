@@ -128,7 +128,7 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         extent_px,
         settings.marginalise or settings.relaxation != "none",
         job.seed,
-        job.threads,
+        arithmetic_of(job.backend, work.device_bytes, job.threads),
         job.shared_progress,
         np.zeros((1, 1)),
         masking,
@@ -137,7 +137,6 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
         mates,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
-        arithmetic=arithmetic_of(job.backend, work.device_bytes),
     )
 
 

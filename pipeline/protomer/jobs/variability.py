@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import Arithmetic
 from protomer.declarations.variability import VariabilitySettings
 from protomer.engine.alignment import IDENTITY
 from protomer.fixed_poses.start import radius_of, require_density
@@ -91,7 +92,7 @@ def prepare(particles: Particles, inputs: Inputs, settings: VariabilitySettings,
                           job.team.ranks_here(), job.events)
     rows, blocks = [b.rows for b in batches], [b.block for b in batches]
     store = ImageStore(particles, plane, rows, folder, job.threads, settings.half_precision, blocks)
-    setup = Setup(particles, store, batches, numbers, job.team, IDENTITY, pixel_A, 0, 0.0, True, job.seed, job.threads,
+    setup = Setup(particles, store, batches, numbers, job.team, IDENTITY, pixel_A, 0, 0.0, True, job.seed, Arithmetic(job.threads),
                   job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
     fixed = Fixed(setup, known_poses(particles, pixel_A), 1, radius, radius, solvent, focus, (tuple(range(len(batches))),))
     high = 0.0 if settings.high_pass is None else box * pixel_A / settings.high_pass

@@ -73,7 +73,7 @@ def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
         rows = batch_rows[at]
         transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
         batch = whiten(setup.store.load(number)[at], transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
-        reference = model.reference(setup.batches[number].key, plane, search, setup.threads)
+        reference = model.reference(setup.batches[number].key, plane, search, setup.arithmetic)
         sums = [residual_sums(batch, state.poses.take(poses), reference, model.noise.shape[1]) for poses in (rows, other_rows)]
         given, others = (s[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)) for s in sums)
         own.append([given[0] - others[0], given[1] + others[1]])

@@ -152,7 +152,7 @@ def _context(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> C
     scale = insertion_scale(setup.largest, setup.particles, first.model)
     draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and first.band.iteration == 0 else None
     how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0, setup.arithmetic, setup.filaments_at(first.lattice)
-    return Context(again, scale, setup.pixel_size_A, setup.threads, lambda number: None, *how)
+    return Context(again, scale, setup.pixel_size_A, lambda number: None, *how)
 
 
 def _search_again(setup: Setup, state: State) -> np.ndarray:
@@ -271,8 +271,8 @@ def reconstruct_halves(
             if key not in accumulators:
                 accumulators[key] = arithmetic.empty_accumulator(plane.radius)
             for batch in _prepared(setup, crops, rows, weights, ewald):
-                insert_poses(batch, poses.take(rows), plane, operators, scale, setup.threads, accumulators[key], translations_px,
-                             arithmetic)
+                insert_poses(batch, poses.take(rows), plane, operators, scale, accumulators[key], arithmetic,
+                             translations_px)
             line.advance(len(rows))
             setup.check_stop()
     on_host = {key: arithmetic.on_host(sums) for key, sums in accumulators.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.arithmetic import Arithmetic
 from protomer.engine.alignment import IDENTITY, Search
 from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.filaments import Filaments
@@ -66,7 +66,7 @@ class Setup:
     shift_extent_px: float
     marginalise: bool
     seed: int
-    threads: int
+    arithmetic: Arithmetic
     progress: Callable[[str, int], Any]
     largest: np.ndarray  # (groups, shells): the largest |X|
     masking: Masking = field(default_factory=Masking)
@@ -76,10 +76,14 @@ class Setup:
     local: Local | None = None
     alignment_fsc: float = 0.143  # of the half maps, down to which poses are aligned
     particle_scale: bool = False  # whether each particle's grey scale is refined
-    arithmetic: Arithmetic = CPU  # of E-steps and insertion
     non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
     winding: Winding | None = None  # how a helical lattice is imposed; None: none is
     filaments: Filaments | None = None  # what is known of the poses of filaments (N,)
+
+    @property
+    def threads(self) -> int:
+        """How many threads this rank has."""
+        return self.arithmetic.threads
 
     @property
     def is_relaxed(self) -> bool:

@@ -70,13 +70,13 @@ def try_poses(data: SimulatedData, scatterer: Scatterer, radius: int | None = No
     plane = HalfPlane(box, largest_radius(box))
     radius = plane.radius if radius is None else radius
     search = replace(Band.at(box, radius), radius=radius, iteration=len(GRID_RADII)).search(SHIFT_EXTENT * box)
-    reference = Reference.prepare(data.volume.data, plane, radius, np.eye(3)[None], search, 1)
+    reference = Reference.prepare(data.volume.data, plane, radius, np.eye(3)[None], search)
     true_rotation, true_shift_px = data.truth.rotation_matrix, data.truth.shift_A / pixel_A
     found, shortfall = [], []
     for first in range(0, len(data.truth), BATCH):
         rows = slice(first, first + BATCH)
         batch = known_images(data, plane, radius, rows)
-        found.append(search_globally(batch, reference, search, 1))
+        found.append(search_globally(batch, reference, search))
         best = from_truth(batch, reference, search, true_rotation[rows], true_shift_px[rows])
         shortfall.append(best.log_likelihood - found[-1].log_likelihood)
     rotation, shift_px, weight, covariance = (
