@@ -47,7 +47,7 @@ def protomer(*words: object, ranks: int = 1, check: bool = True) -> subprocess.C
 
 
 def protomer_process(*words: object, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `protomer WORDS` on ranks of one thread each, in processes of their own: also for runs that may leave their process in disorder."""
+    """Run `protomer WORDS` on ranks of one thread each, in processes of their own: for runs that may leave theirs in disorder too."""
     launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks)] if ranks > 1 else []
     command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=check, timeout=280)
@@ -90,10 +90,13 @@ def processes_by_rank(launcher: subprocess.Popen[str]) -> dict[int, psutil.Proce
     return found
 
 
-def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, box: int = 48, pixel_size_A: float = 4.7, **settings: object) -> Path:
+def simulate_and_import(
+    folder: Path, number: int = 160, snr: float = 0.2, box: int = 48, pixel_size_A: float = 4.7, **settings: object
+) -> Path:
     """Simulated images of RNA polymerase II in folder/simulated, imported into folder/imported."""
     design = {"number": number, "box": box, "pixel_size": f"{pixel_size_A}A", "snr": snr, **settings}
-    protomer("simulate", "--output", folder / "simulated", *(word for name, value in design.items() for word in ("--set", f"{name}={value}")))
+    words = [word for name, value in design.items() for word in ("--set", f"{name}={value}")]
+    protomer("simulate", "--output", folder / "simulated", *words)
     protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
     return folder
 

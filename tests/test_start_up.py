@@ -30,7 +30,7 @@ for words in json.loads(sys.argv[1]):
 
 
 def compilations(commands: list[list[object]]) -> dict[str, int]:
-    """How many functions each job compiled, all of them run in one new process: what a job lacks in the cache it is the first to compile."""
+    """How many functions each job compiled, all run in one new process: what is not in the cache the first job that needs it compiles."""
     words = json.dumps([list(map(str, command)) for command in commands])
     done = subprocess.run([sys.executable, "-c", COUNTING, words], env=environment(), capture_output=True, text=True, check=False,
                           timeout=280)
