@@ -18,6 +18,7 @@ from protomer.formats.mrc import write_stack, write_volume
 from protomer.maps.volumes import Volume
 from protomer.tables.particles import Particles
 from refinement_runs import environment, protomer, protomer_process, refine_words, running, simulate_and_import, values
+from small_disk import small_disk
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, star_text, write_data_set
 
 pytestmark = pytest.mark.filterwarnings("ignore:Data array contains NaN values:RuntimeWarning")
@@ -152,12 +153,8 @@ def test_a_mask_with_impossible_values_or_of_another_box_is_refused_by_reconstru
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system whose size a test chooses by `resize`."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "tiny") as disk:
+        yield disk
 
 
 def resize(disk: Path, size_bytes: int) -> None:

@@ -46,7 +46,7 @@ def run(inputs: Inputs, settings: ClassifySettings, job: JobRun) -> dict[str, An
         votes, saved = [*votes, mixture.posterior], None
     classes, mixture = settle(particles, inputs, settings, job, (saved, votes))
     reliability = rehearse_classes(classes, mixture) if settings.rehearse else None
-    records = class_maps(classes, mixture, settings.initial_low_pass, classes.setup.non_uniform, job)
+    records = class_maps(classes, mixture, settings.initial_low_pass, job)
     return finish((classes, mixture, reliability, votes), records, given, inputs, job)
 
 
