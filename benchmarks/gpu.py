@@ -19,7 +19,7 @@ import numpy as np
 
 from protomer.backend import what_cuda_lacks
 from protomer.engine.alignment import IDENTITY, Reference, Search, Stage, refine_modes, search_globally
-from protomer.engine.expectation import insert_poses, residual_sums
+from protomer.engine.sums import insert_poses, residual_sums
 from protomer.imaging.images import Whitened
 from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane

@@ -19,11 +19,13 @@ import numpy as np
 from accuracy import protomer
 
 from protomer.arithmetic import CPU
-from protomer.engine.expectation import Model, PoseTable, insert_poses, insertion_scale
+from protomer.engine.model import Model, insertion_scale
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
+from protomer.engine.sums import insert_poses
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.imaging.images import ImageStore, common_frame, contrast_transfer, whiten
+from protomer.imaging.images import ImageStore, common_frame, whitened
 from protomer.maps.resolution import first_crossing
 from protomer.maps.volumes import Volume
 from protomer.refinement.loop import iterate, maximise
@@ -84,8 +86,7 @@ def limit(folder: Path) -> PoseErrors:
         sums = {key: empty_accumulator(plane.radius) for key in setup.keys}
         for n, crops in setup.store.stream(setup.numbers):
             rows = batches[n].rows
-            transfer = contrast_transfer(particles, rows, plane, len(plane), pixel_A)
-            insert_poses(whiten(crops, transfer, weights[particles.optics[rows]]), true.take(rows), plane, setup.operators, scale,
+            insert_poses(whitened(particles, rows, crops, weights, plane, pixel_A), true.take(rows), plane, setup.operators, scale,
                          sums[batches[n].key])
         maps, curve = maximise(setup, sums, scale, Band(box, plane.radius, plane.radius))
         resolved = int(np.argmax(curve < 0.143)) or plane.radius

@@ -26,8 +26,8 @@ from kernels import REPEATS, cpu_seconds  # noqa: E402
 
 from protomer.catalogue import JOB_NAMES  # noqa: E402
 from protomer.engine.alignment import Reference, Search, refine_modes, search_globally  # noqa: E402
-from protomer.engine.expectation import insert_poses  # noqa: E402
 from protomer.engine.schedule import GRID_RADII, STARTS, Band  # noqa: E402
+from protomer.engine.sums import insert_poses  # noqa: E402
 from protomer.formats.mrc import write_stack  # noqa: E402
 from protomer.formats.stack_table import read_stack_particles  # noqa: E402
 from protomer.imaging.images import ImageStore, Whitened  # noqa: E402

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config
 
 from protomer.arithmetic import CPU, Arithmetic
+from protomer.cuda_arithmetic import CudaArithmetic
 from protomer.engine.alignment import Search, Stage
-from protomer.engine.expectation import Context, Expectation, Model, expect, insertion_scale
+from protomer.engine.batch_alignment import Context
+from protomer.engine.expectation import Expectation, expect
 from protomer.engine.hypotheses import Hypotheses
+from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
 from protomer.refinement.loop import reconstruct_halves, survey_images
 from protomer.refinement.setup import Setup
+from protomer.running.batches import Batch
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer_kernels.rotations import matrices_from_quaternions
 from reconstructions import as_particles, setup_of
@@ -30,13 +33,20 @@ def prepared(folder: Path, arithmetic: Arithmetic) -> tuple[Setup, Model, PoseTa
     """Images with the true map, what computes on them, and their true poses."""
     data = chain_dataset(NUMBER, BOX, PIXEL_A, 0.5, max_shift_A=7.0)
     particles = as_particles(data, folder)
-    setup = setup_of(particles, OperatorSet.identity())
+    setup = in_batches_of(2, setup_of(particles, OperatorSet.identity()))
     noise, largest = survey_images(setup, 1)
     model = Model({key: data.volume.data for key in setup.keys}, noise, np.eye(3)[None], 7)
     truth = PoseTable.empty(NUMBER)
     truth.rotation[:, 0], truth.weight[:, 0] = particles.rotation, 1.0
     truth.shift_px[:, 0] = particles.shift_A / PIXEL_A
     return replace(setup, largest=largest, shift_extent_px=1.0, arithmetic=arithmetic), model, truth
+
+
+def in_batches_of(images: int, setup: Setup) -> Setup:
+    """The setup with smaller batches."""
+    parts = [(batch.key, part) for batch in setup.batches for part in np.split(batch.rows, range(images, len(batch.rows), images))]
+    batches = [Batch(key, rows, len(rows), number) for number, (key, rows) in enumerate(parts)]
+    return replace(setup, batches=batches, numbers=range(len(batches)), store=replace(setup.store, batches=[rows for _, rows in parts]))
 
 
 def e_step(setup: Setup, model: Model, poses: PoseTable, again: np.ndarray) -> Expectation:
@@ -50,10 +60,13 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     """What an E-step with global and local searches gives, the same again, and the maps of a reconstruction."""
     setup, model, truth = prepared(folder, arithmetic)
     share = e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)
-    again = share if config.ENABLE_CUDASIM else e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)  # one thread after the other there
+    other = CudaArithmetic() if arithmetic.backend == "cuda" else Arithmetic()
+    other.at_once = 1 if arithmetic.at_once > 1 else 3
+    again = e_step(replace(setup, arithmetic=other), model, truth, np.arange(NUMBER) % 2 == 0)
     half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
     poses = share.poses[0]
     same = all(np.array_equal(sums, again.accumulators[0][key]) for key, sums in share.accumulators[0].items())
+    same &= np.array_equal(share.residuals, again.residuals) and np.array_equal(poses.rotation, again.poses[0].rotation)
     return {"rotation": matrices_from_quaternions(poses.rotation[:, 0]), "shift_px": poses.shift_px[:, 0], "weight": poses.weight,
             "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
             "accumulator": np.concatenate([share.accumulators[0][key].ravel() for key in sorted(share.accumulators[0])]),
@@ -63,8 +76,6 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "cuda":
-        from protomer.cuda_arithmetic import CudaArithmetic
-
         computing: Arithmetic = CudaArithmetic()
     else:
         computing = CPU

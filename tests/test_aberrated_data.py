@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from protomer.engine.alignment import Poses
-from protomer.engine.expectation import insert_poses
 from protomer.engine.maximisation import Sums, unregularised
+from protomer.engine.sums import insert_poses
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.star import read_star_particles
 from protomer.imaging.aberrations import correct_odd_phases, usable_radius
-from protomer.imaging.images import contrast_transfer, whiten
+from protomer.imaging.images import whitened
 from protomer.simulation.dataset import SimulatedData
 from protomer.simulation.optics import optics_of, stretching
 from protomer.simulation.pose_trial import try_poses
@@ -66,7 +66,7 @@ def truth_curve(data: SimulatedData, group: OpticsGroup) -> np.ndarray:
     length = plane.prefix(usable_radius(particles, plane.radius))
     crops = transform_images(data.images, plane)
     correct_odd_phases(particles, rows, plane, crops)
-    batch = whiten(crops, contrast_transfer(particles, rows, plane, length, PIXEL_A), np.ones((NUMBER, length), np.float32))
+    batch = whitened(particles, rows, crops, np.ones((1, length), np.float32), plane, PIXEL_A)
     poses = Poses(truth.rotation_matrix[:, None], truth.shift_A[:, None] / PIXEL_A, np.ones((NUMBER, 1)), np.zeros(NUMBER),
                   np.zeros((NUMBER, 15)), np.zeros(NUMBER))
     scale, accumulator = fixed_point_scale(float(np.abs(crops).max()), NUMBER), empty_accumulator(plane.radius)

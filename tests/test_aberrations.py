@@ -112,7 +112,7 @@ def test_the_ctf_and_the_phases_of_a_batch_agree_with_float64_group_by_group() -
     crops = (random.standard_normal((3, len(PLANE))) + 1j * random.standard_normal((3, len(PLANE)))).astype(np.complex64)
     corrected = crops.copy()
     correct_odd_phases(particles, rows, PLANE, corrected)
-    batch = whiten(corrected, transfer, np.ones((3, length), np.float32))
+    batch = whiten(corrected, transfer, np.ones((1, length), np.float32), np.zeros(3, np.int64))
     for n, group in enumerate((GROUP, GROUP, replace(plain, even_zernike=(0.0,) * 9, odd_zernike=(0.0,) * 6))):
         expected = oracle_ctf(group, PLANE.kx[:length], PLANE.ky[:length], 21000, 14000, 0.6, 0.2, 40.0)
         np.testing.assert_allclose(batch.amplitude[n], expected, atol=5e-6)
@@ -131,7 +131,8 @@ def test_groups_without_aberrations_have_neither_tables_nor_matrices() -> None:
     transfer = contrast_transfer(particles, np.arange(2), PLANE, len(PLANE), PIXEL_A)
     assert transfer.magnification is None and np.all(crops == 1)
     rotations = np.random.default_rng(1).standard_normal((2, 3, 3))
-    assert whiten(crops, transfer, np.ones((2, len(PLANE)), np.float32)).magnified(rotations, np.arange(2)) is rotations
+    batch = whiten(crops, transfer, np.ones((1, len(PLANE)), np.float32), np.zeros(2, np.int64))
+    assert batch.magnified(rotations, np.arange(2)) is rotations
 
 
 def test_images_are_used_as_far_out_as_their_magnified_points_stay_in_the_volume() -> None:

@@ -9,9 +9,12 @@ import pytest
 from numba import cuda
 
 from protomer import cuda_arithmetic
+from protomer.arithmetic import CPU
 from protomer.backend import resolve_backend
 from protomer.cuda_arithmetic import CudaArithmetic
 from protomer.errors import InputError, NotYetError, SettingsError
+from protomer.imaging.packed import Packed, as_pairs_of_halves
+from protomer_kernels.half_plane import HalfPlane
 
 
 @pytest.mark.skipif(cuda.is_available(), reason="a CUDA device is at hand")
@@ -46,19 +49,39 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_with_too_little_memory_is_refused_before_the_start(small: None) -> None:
     with pytest.raises(InputError, match=r"has 0\.00 GB of memory free"):
         CudaArithmetic(10**9)
+    with pytest.raises(InputError, match=r"1\.00 GB for this run"):
+        CudaArithmetic(500, 9 * 10**8 - 500)
 
 
-def test_crops_stay_on_the_device_as_far_as_there_is_room_and_as_long_as_they_live(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_batches_are_there_at_once_where_memory_is_short(small: None) -> None:
+    assert CudaArithmetic(100, 1).at_once == cuda_arithmetic.AT_ONCE  # of 800 bytes, half for batches
+    assert [CudaArithmetic(100, size).at_once for size in (100, 300, 800)] == [4, 1, 1]
+
+
+def test_crops_stay_on_the_device_as_far_as_there_is_room_and_give_way_to_those_of_a_later_store(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arithmetic, brought = CudaArithmetic(100), []
     monkeypatch.setattr(arithmetic, "here", lambda array: brought.append(len(brought)) or array.copy())
-    first, second, third = (np.full(100, n, np.float32) for n in range(3))  # 400 bytes each
-    for array in (first, second, third, first, second, third):
-        np.testing.assert_array_equal(arithmetic.kept_here(array), array)
+    crops = [np.full((2, 25), n, np.complex64) for n in range(3)]  # 400 bytes each
+    for number in (0, 1, 2, 0, 1, 2):
+        np.testing.assert_array_equal(arithmetic.crops([Packed(crops[number], None, 7, number)]), crops[number])
     assert len(brought) == 4  # the third finds no room
-    del first, array
     for _ in range(2):
-        np.testing.assert_array_equal(arithmetic.kept_here(third), third)
+        np.testing.assert_array_equal(arithmetic.crops([Packed(crops[2], None, 8, 0)]), crops[2])
     assert len(brought) == 5
+
+
+def test_crops_of_several_batches_come_unpacked_and_in_the_order_of_their_rows(small: None) -> None:
+    crops = np.arange(12, dtype=np.float32).view(np.complex64).reshape(3, 2)
+    packed = [Packed(as_pairs_of_halves(crops), None, 0, 0), Packed(crops, np.array([2, 0, 2]), 0, 1)]
+    for arithmetic in (CudaArithmetic(100), CPU):
+        np.testing.assert_array_equal(arithmetic.crops(packed), np.concatenate([crops, crops[[2, 0, 2]]]))
+
+
+def test_images_transformed_by_the_device_are_those_of_the_cpu(small: None) -> None:
+    images, plane = np.random.default_rng(0).standard_normal((3, 24, 24)).astype(np.float32), HalfPlane(20, 9)
+    np.testing.assert_allclose(CudaArithmetic(100).transform(images, plane), CPU.transform(images, plane), atol=1e-6)
 
 
 def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,9 +63,8 @@ def test_maps_reconstructed_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_c
         np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
 
 
-@pytest.mark.skipif(not cuda.is_available(), reason="no CUDA device is at hand")
-def test_the_same_e_step_on_cuda_gives_the_same_bits(on_cuda: Results) -> None:
-    assert bool(on_cuda["is_repeatable"])
+def test_batches_one_by_one_give_the_bits_of_many_at_once(on_cuda: Results, on_cpu: Results) -> None:
+    assert bool(on_cuda["is_repeatable"]) and bool(on_cpu["is_repeatable"])
 
 
 def test_a_job_with_backend_cuda_says_so_and_gives_the_map_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ def crops_by_row(particles: Particles, **how: object) -> tuple[dict[int, np.ndar
 def test_an_expanded_stack_is_held_and_read_as_its_parent_is(parent: Particles, group: str, half_precision: bool, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    transform = images.transform_images
-    monkeypatch.setattr(images, "transform_images", lambda raw, *rest: (read.append(len(raw)), transform(raw, *rest))[1])
+    read_images = images.read_images
+    monkeypatch.setattr(images, "read_images", lambda given, rows, readers: (read.append(len(rows)), read_images(given, rows, readers))[1])
     operators = OperatorSet.of_group(group)
     copies = expanded(parent, operators)
     ours, held = crops_by_row(parent, half_precision=half_precision)

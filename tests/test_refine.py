@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protomer.engine.expectation import PoseTable
 from protomer.engine.iteration_record import pose_change_quartiles
+from protomer.engine.pose_table import PoseTable
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.maps.resolution import first_crossing

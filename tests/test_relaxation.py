@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from protomer.engine.alignment import IDENTITY, Reference, refine_modes
-from protomer.engine.expectation import PoseTable, drawn
+from protomer.engine.pose_table import PoseTable, drawn
 from protomer.engine.schedule import Band
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import read_volume, write_volume

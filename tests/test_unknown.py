@@ -31,7 +31,7 @@ def whitened(
     """The same, and as the E-step takes it."""
     data, transfer, noise = images(plane, power, number, seed)
     root_weight = np.sqrt(plane.multiplicity / noise[plane.shell]).astype(np.float32)
-    return data, transfer, noise, whiten(data, Transfer(transfer, None), root_weight)
+    return data, transfer, noise, whiten(data, Transfer(transfer, None), root_weight[None], np.zeros(len(data), np.int64))
 
 
 def test_the_evidence_is_the_ratio_of_two_complex_gaussian_densities() -> None:

@@ -153,5 +153,7 @@ def take_if_better(trial, trial_sums, pose, sums, damping, left):
     pose[1][0], pose[1][1] = trial[1][0], trial[1][1]
     for m in range(sums.shape[0]):
         sums[m] = trial_sums[m]
-    damping = max(damping * real(SMALLER), real(LEAST_DAMPING))
+    damping = damping * real(SMALLER)
+    if damping < real(LEAST_DAMPING):  # not max(): Numba's for CUDA does not compile everywhere
+        damping = real(LEAST_DAMPING)
     return damping, 0 if gain < real(SETTLED_GAIN) else left

@@ -6,13 +6,17 @@ scores that leave a method are NumPy arrays, in float64, on either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from protomer.imaging.packed import Packed
 from protomer_kernels import insertion, newton, noise, slices
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.grid_scores import best_rotations, grid_scores
+from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.normal_equations import SUMS
 
 Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
@@ -23,6 +27,9 @@ class Arithmetic:
     """On the CPU, by kernels that share so many of its threads; one, unless more are given."""
 
     backend = "cpu"
+    xp: ModuleType = np  # of the arrays that it computes on
+    at_once = 1  # how many batches
+    of_transforms = ""  # tells crops that it transforms from those of other arithmetics, in bits
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -31,13 +38,17 @@ class Arithmetic:
         """The array where it is computed on."""
         return array
 
-    def kept_here(self, array: np.ndarray) -> Any:
-        """The same, for an array that stays as it is and will be asked for again."""
-        return array
-
     def on_host(self, array: Any) -> np.ndarray:
         """The array as one of NumPy."""
         return np.asarray(array)
+
+    def transform(self, images: np.ndarray, plane: HalfPlane) -> np.ndarray:
+        """Fourier crops (n, K) complex64 of images (n, D, D), on the host."""
+        return transform_images(images, plane, self.threads)
+
+    def crops(self, packed: Sequence[Packed]) -> Any:
+        """Crops (n, K) complex64 of batches that follow one another, where they are computed on."""
+        return packed[0].unpacked() if len(packed) == 1 else np.concatenate([part.unpacked() for part in packed])
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array that holds anything."""
@@ -48,6 +59,13 @@ class Arithmetic:
         out = np.empty((len(np.atleast_1d(parameters.defocus_u_A)), len(waves[0])), np.float32)
         ctf_values(parameters, waves[0], waves[1], cycle_per_A, out, added)
         return out
+
+    def whiten(self, crops: Any, transfer: Any, root_weights: np.ndarray, group: np.ndarray) -> Images:
+        """Crops (n, >= K) and transfer (n, K) times the root weights (groups, K) of each image's group (n,)."""
+        weight, data = root_weights[group], np.empty((len(crops), 2, transfer.shape[1]), np.float32)
+        scaled = crops[:, : transfer.shape[1]] * weight
+        data[:, 0], data[:, 1] = scaled.real, scaled.imag
+        return data, transfer * weight
 
     def slices(self, volume_ft: Any, rotations: np.ndarray, waves: Waves) -> Any:
         """Slices (S, 2, K) of a transform at rotations (S, 3, 3)."""

@@ -9,6 +9,8 @@ from protomer.errors import InputError, NotYetError, SettingsError
 
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
+    from protomer.running.footprint import Work
+    from protomer.running.job_run import JobRun
 
 BACKENDS = ("auto", "cpu", "cuda")
 LEAST_DRIVER = (12, 0)  # the CUDA version that a driver must speak
@@ -56,15 +58,22 @@ def what_cuda_lacks() -> str | None:
     return None
 
 
-def arithmetic_of(backend: str, device_bytes: int, threads: int) -> Arithmetic:
-    """What computes on arrays on a resolved backend; device_bytes: what a device must hold beside the images. Raises InputError."""
-    if backend == "cuda":
-        from protomer.cuda_arithmetic import CudaArithmetic
+def arithmetic_of(job: JobRun, work: Work) -> Arithmetic:
+    """What computes on arrays in a run; says so where a device has room for fewer batches at once than it could do.
 
-        return CudaArithmetic(device_bytes, threads)
+    Raises InputError where it has no room for one.
+    """
+    if job.backend == "cuda":
+        from protomer.cuda_arithmetic import AT_ONCE, CudaArithmetic
+
+        on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, job.threads)
+        if on_device.at_once < AT_ONCE:
+            job.events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.at_once} batches at once, beside what "
+                             f"else the run needs: slower than with {AT_ONCE}; the result is the same")
+        return on_device
     from protomer.arithmetic import Arithmetic
 
-    return Arithmetic(threads)
+    return Arithmetic(job.threads)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported

@@ -8,7 +8,8 @@ Crops that stay the same from one iteration to the next stay on the device, as f
 
 from __future__ import annotations
 
-import weakref
+import os
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,19 +18,24 @@ from numba import config, cuda
 
 from protomer.arithmetic import Arithmetic, Images, Waves
 from protomer.errors import InputError
+from protomer.imaging.packed import Packed, as_complex
+from protomer.running.batches import BATCH
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
-from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices
+from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices, whitening
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
+from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
 
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
+AT_ONCE = 32  # batches: enough for each launch to fill a device many times over
 
 
 def array_module() -> ModuleType:
     """CuPy; NumPy in Numba's simulator."""
     if config.ENABLE_CUDASIM:
         return np
+    os.environ.setdefault("CUPY_TF32", "1")  # read at the first product; only grids are scored by products (precision: grid_scores.py)
     import cupy
 
     return cupy  # type: ignore[no-any-return]
@@ -52,48 +58,65 @@ def seen_by_kernels(item: Any) -> Any:
 
 
 class CudaArithmetic(Arithmetic):
-    """On the current CUDA device. needed_bytes: of its memory, for all but crops that stay there; threads: of what is left to the host.
+    """On the current CUDA device. needed_bytes: of its memory, for all but images; batch_bytes: for each batch that is there at once;
+    threads: of what is left to the host.
 
-    Raises InputError where the device has not that much free.
+    `at_once` is as many batches as half of what is left has room for; crops stay in the other half. Raises InputError where not even one
+    has room.
     """
 
     backend = "cuda"
+    of_transforms = " cuFFT"
 
-    def __init__(self, needed_bytes: int = 0, threads: int = 1) -> None:
+    def __init__(self, needed_bytes: int = 0, batch_bytes: int = 0, threads: int = 1) -> None:
         super().__init__(threads)
-        self._xp, free = array_module(), free_bytes()
-        self._room = int(MOST * free) - needed_bytes
-        if self._room < 0:
-            raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed_bytes / MOST / 1e9:.2f} GB for this run",
+        self.xp, free = array_module(), free_bytes()
+        left, needed = int(MOST * free) - needed_bytes, needed_bytes + batch_bytes
+        if left < batch_bytes:
+            raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed / MOST / 1e9:.2f} GB for this run",
                              "take a larger device, end what else runs on it, give `box` a smaller value, or give --backend cpu")
-        self._kept: dict[int, tuple[weakref.ref[np.ndarray], Any]] = {}
+        self.at_once = min(AT_ONCE, max(1, left // 2 // max(batch_bytes, 1)))
+        self._room = left - self.at_once * batch_bytes
+        self._kept: dict[tuple[int, int], Any] = {}  # by store and number
         self._waves: dict[tuple[int, int], tuple[Any, Any, int]] = {}
         self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def here(self, array: np.ndarray) -> Any:
         """On the device, in the array's own type."""
-        return self._xp.asarray(array)
-
-    def kept_here(self, array: np.ndarray) -> Any:
-        """On the device, where it stays as long as the host's array lives and there is room."""
-        known = self._kept.get(id(array))
-        if known is not None and known[0]() is array:
-            return known[1]
-        for number in [number for number, (host, _) in self._kept.items() if host() is None]:
-            self._room += self._kept.pop(number)[1].nbytes
-        copy = self.here(array)
-        if array.nbytes <= self._room:
-            self._room -= array.nbytes
-            self._kept[id(array)] = weakref.ref(array), copy
-        return copy
+        return self.xp.asarray(array)
 
     def on_host(self, array: Any) -> np.ndarray:
         """As an array of NumPy."""
         return array if isinstance(array, np.ndarray) else np.asarray(array.get())
 
+    def transform(self, images: np.ndarray, plane: HalfPlane) -> np.ndarray:
+        """As Arithmetic.transform, by cuFFT."""
+        xp, size = self.xp, images.shape[-1]
+        spectrum = xp.fft.rfft2(xp.fft.ifftshift(self.here(images), axes=(1, 2)))
+        rows, columns = self.here(plane.coordinates[:, 1] % size), self.here(plane.coordinates[:, 0])
+        return self.on_host((spectrum[:, rows, columns] * np.float32(plane.box / size**2)).astype(np.complex64, copy=False))
+
+    def crops(self, packed: Sequence[Packed]) -> Any:
+        """As Arithmetic.crops; they stay on the device as far as it has room."""
+        parts = [self._unpacked(part) for part in packed]
+        return parts[0] if len(parts) == 1 else self.xp.concatenate(parts)
+
+    def _unpacked(self, packed: Packed) -> Any:
+        stored = self._kept.get((packed.store, packed.number))
+        if stored is None:
+            stored = self.here(packed.stored)
+            if stored.nbytes > self._room:  # of a store that came before
+                for name in [name for name in self._kept if name[0] != packed.store]:
+                    self._room += self._kept.pop(name).nbytes
+            if stored.nbytes <= self._room:
+                self._room -= stored.nbytes
+                self._kept[packed.store, packed.number] = stored
+        crops = as_complex(stored)
+        return crops if packed.shown is None else crops[self.here(packed.shown)]
+
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array on the device that holds anything."""
-        return self._xp.empty(shape, np.float32)
+        return self.xp.empty(shape, np.float32)
 
     def ctf(self, parameters: CtfParameters, waves: Waves, cycle_per_A: float, added: tuple[np.ndarray, np.ndarray] | None) -> Any:
         """As Arithmetic.ctf."""
@@ -105,6 +128,13 @@ class CudaArithmetic(Arithmetic):
         ctf.ctf_values(*seen_by_kernels(((self.here(quadratic), self.here(smooth)), kx, ky, added_here, out)))
         return out
 
+    def whiten(self, crops: Any, transfer: Any, root_weights: np.ndarray, group: np.ndarray) -> Images:
+        """As Arithmetic.whiten."""
+        data, amplitude = self.empty((len(crops), 2, transfer.shape[1])), self.empty(transfer.shape)
+        weights = self.here(root_weights), self.here(group.astype(np.int64))
+        whitening.whiten(*seen_by_kernels((crops, transfer, weights, data, amplitude)))
+        return data, amplitude
+
     def slices(self, volume_ft: Any, rotations: np.ndarray, waves: Waves) -> Any:
         """As Arithmetic.slices."""
         kx, ky, _ = self._waves_here(waves)
@@ -113,14 +143,27 @@ class CudaArithmetic(Arithmetic):
         return out
 
     def best_of_grid(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-        """As Arithmetic.best_of_grid: eq. (1) of protomer_kernels/grid_scores.py, its products by cuBLAS."""
-        xp, (rotations, _, length) = self._xp, views.shape
-        data, amplitude = images[0][:, :, :length], images[1][:, :length]
-        number, shift_number = len(data), len(ramps)
+        """As Arithmetic.best_of_grid: eq. (1) of protomer_kernels/grid_scores.py, its products by cuBLAS in TF32.
+
+        Products always have the same shape, whatever number of images there is, so that a library has no reason to add up otherwise.
+        """
+        keep, number = min(keep, len(views)), len(images[0])
+        columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
+        for first in range(0, number, BATCH):
+            part = slice(first, first + BATCH)
+            columns[part], best_shifts[part] = self._best_of_block((images[0][part], images[1][part]), views, ramps, keep)
+        return columns, best_shifts
+
+    def _best_of_block(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """best_of_grid of BATCH images at most, to which images of zeros are added."""
+        xp, (rotations, _, length), shift_number = self.xp, views.shape, len(ramps)
+        number = len(images[0])
+        data, amplitude = (xp.zeros((BATCH, *part.shape[1:-1], length), np.float32) for part in images)
+        data[:number], amplitude[:number] = images[0][:, :, :length], images[1][:, :length]
         moved = (amplitude * (data[:, 0] + np.complex64(1j) * data[:, 1]))[:, None] * self.here(ramps)[None]
-        left = xp.concatenate([moved.real, moved.imag], axis=2).reshape(number * shift_number, 2 * length)
+        left = xp.concatenate([moved.real, moved.imag], axis=2).reshape(BATCH * shift_number, 2 * length)
         half_square = np.float32(0.5) * amplitude * amplitude
-        scores, shifts = self.empty((number, rotations)), xp.empty((number, rotations), np.int16)
+        scores, shifts = self.empty((BATCH, rotations)), xp.empty((BATCH, rotations), np.int16)
         tile = max(grid_scores.THREADS, DEVICE_TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
         for first in range(0, rotations, tile):
             part = views[first : first + tile]
@@ -128,9 +171,8 @@ class CudaArithmetic(Arithmetic):
             cross = left @ part.reshape(len(part), 2 * length).T
             of_tile = xp.ascontiguousarray(cross), xp.ascontiguousarray(power), shift_number, first, scores, shifts
             grid_scores.best_shift(*seen_by_kernels(of_tile))
-        keep = min(keep, rotations)
         columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
-        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
+        grid_scores.best_rotations(*seen_by_kernels((scores[:number], shifts[:number], columns, best_shifts)))
         return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
@@ -149,7 +191,7 @@ class CudaArithmetic(Arithmetic):
 
     def empty_accumulator(self, radius: int) -> Any:
         """As Arithmetic.empty_accumulator."""
-        return self._xp.zeros(accumulator_shape(radius), np.int64)
+        return self.xp.zeros(accumulator_shape(radius), np.int64)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
                accumulator: Any, curvature: np.ndarray | None = None) -> None:
@@ -173,7 +215,7 @@ class CudaArithmetic(Arithmetic):
 
     def _floats(self, array: np.ndarray) -> Any:
         """A float32 copy on the device."""
-        return self._xp.array(array, np.float32)
+        return self.xp.array(array, np.float32)
 
     def _waves_here(self, waves: Waves) -> tuple[Any, Any, int]:
         """kx and ky on the device; rings of one box come in one order, so that their number tells them."""

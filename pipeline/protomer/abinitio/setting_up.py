@@ -81,10 +81,11 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     require_memory(needed, settings.classes, team.ranks_here())
     small = in_box(particles, frame.box)
     batches = unit_batches(particles, settings.seed)
-    store = kept_images(small, batches, (images, needed), False, job)
+    arithmetic = Arithmetic(job.threads)
+    store = kept_images(small, batches, (images, needed), False, arithmetic, job)
     extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
     setup, _ = surveyed(Setup(small, store, batches, range(team.rank, len(batches), team.size), team, frame.pixel_A, job.seed,
-                              Arithmetic(job.threads), job.shared_progress, job.check_stop, operators=operators, shift_extent_px=extent_px))
+                              arithmetic, job.shared_progress, job.check_stop, operators=operators, shift_extent_px=extent_px))
     steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),
                      settings.similarity if settings.classes > 1 else 0.0)
     return AbInitio(setup, frame, background_noise(setup), steps, settings.classes, settings.non_negative, settings.centre)

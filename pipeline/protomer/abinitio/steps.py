@@ -14,12 +14,15 @@ from protomer.abinitio.schedule import Step
 from protomer.abinitio.setting_up import AbInitio
 from protomer.abinitio.structures import Structures
 from protomer.engine.alignment import Poses
-from protomer.engine.expectation import Context, Expectation, Model, expect, insert_poses, insertion_scale
+from protomer.engine.batch_alignment import Context
+from protomer.engine.expectation import Expectation, expect
 from protomer.engine.hypotheses import Hypotheses, evidence
 from protomer.engine.maximisation import Sums
+from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
+from protomer.engine.sums import insert_poses
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import Whitened, contrast_transfer, whiten
+from protomer.imaging.images import Whitened, whitened
 from protomer.randomness import combine, uniform
 from protomer_kernels.grid_posterior import GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import shift_ramps
@@ -80,9 +83,8 @@ def prepared(work: AbInitio, unit: int, model: Model, radius: int) -> tuple[Whit
     """A batch up to a radius, and its rows."""
     setup, rows = work.setup, work.setup.batches[unit].rows
     length = setup.store.plane.prefix(usable_radius(setup.particles, radius))
-    transfer = contrast_transfer(setup.particles, rows, setup.store.plane, length, setup.pixel_size_A)
-    weight = model.root_weight(setup.store.plane, length)[setup.particles.optics[rows]]
-    return whiten(setup.store.load(unit), transfer, weight), rows
+    crops, weights = setup.arithmetic.crops([setup.store.packed(unit)]), model.root_weight(setup.store.plane, length)
+    return whitened(setup.particles, rows, crops, weights, setup.store.plane, setup.pixel_size_A, setup.arithmetic), rows
 
 
 def totals(work: AbInitio, accumulators: list[np.ndarray], scale: float) -> list[Sums]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from protomer.classes.classification import Classes, Mixture, iterate_classes
-from protomer.engine.expectation import Model, PoseTable
+from protomer.engine.model import Model
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
 from protomer.refinement.setup import State
 from protomer.running.job_run import JobRun

@@ -14,11 +14,11 @@ import numpy as np
 
 from protomer.classes.classification import Classes, Mixture, hypotheses_of
 from protomer.engine.alignment import search_globally
-from protomer.engine.expectation import Model
+from protomer.engine.model import Model
 from protomer.engine.rehearsal import sampled_batches
 from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import Whitened, contrast_transfer, whiten
+from protomer.imaging.images import Whitened, whitened
 from protomer.randomness import generator, uniform
 from protomer.running.batches import Key
 from protomer_kernels.half_plane import HalfPlane
@@ -69,8 +69,7 @@ def rehearse_classes(classes: Classes, mixture: Mixture) -> Reliability:
                 current, known_ft = key, _other_half(models, key, setup.threads)
                 references = [model.reference(key, plane, search, setup.arithmetic) for model in models]
                 power = None if hypotheses.structures is None else projected_power(references, hypotheses.structures, search.final_radius)
-            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-            nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
+            nothing = whitened(setup.particles, rows, np.zeros((len(rows), length), np.complex64), weights, plane, setup.pixel_size_A)
             true = drawn_classes(mixture.posterior[rows], uniform(setup.seed, setup.particles.image_uid[rows], "rehearsed class"))
             batch = _images_of(nothing, known_ft, true, mixture, rows, plane, generator(setup.seed, number, "rehearsed images"))
             poses = [search_globally(batch, reference, search) for reference in references]

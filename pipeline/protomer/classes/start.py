@@ -10,9 +10,10 @@ import numpy as np
 from protomer.classes.classification import Classes, Mixture
 from protomer.classes.decoys import decoy_map, matched_grey
 from protomer.declarations.classify import ClassifySettings
-from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.grey_scale import calibrate
 from protomer.engine.maximisation import solid_sphere
+from protomer.engine.model import Model
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume, read_particles

@@ -120,7 +120,7 @@ def _seen(engine: Engine, particles: Particles) -> Iterator[Seen]:
         transfer = contrast_transfer(particles, rows, plane, band.length, pixel_A)
         quarter = particles.take(rows).with_columns(phase_shift_rad=particles.at("phase_shift_rad", rows) + 0.5 * np.pi)
         quadrature = contrast_transfer(quarter, np.arange(len(rows)), plane, band.length, pixel_A).values
-        batch = whiten(data, transfer, weight[optics])
+        batch = whiten(data, transfer, weight, optics)
         rotations = matrices_from_quaternions(particles.at("rotation", rows))
         shift_px = particles.at("shift_A", rows) / pixel_A
         bare = Whitened(batch.data, weight[optics], transfer.magnification)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from protomer.engine.alignment import search_globally
-from protomer.engine.expectation import Model, residual_sums
+from protomer.engine.model import Model
+from protomer.engine.sums import residual_sums
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import contrast_transfer, whiten
+from protomer.imaging.images import whitened
 from protomer.refinement.setup import Setup, State
 
 EXPECTED_SIGNAL_SHARE = 0.2  # of the low-frequency power, for the first guess
@@ -36,9 +37,8 @@ def _fit_scale(setup: Setup, state: State, number: int) -> float:
     search, filaments = setup.search(state.band), setup.filaments_at(state.lattice)
     own = None if filaments is None else filaments.take(rows)
     length = plane.prefix(usable_radius(setup.particles, search.final_radius))
-    transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-    weight = state.model.root_weight(plane, length)[setup.particles.optics[rows]]
-    batch = whiten(setup.store.load(number), transfer, weight)
+    crops, weights = setup.arithmetic.crops([setup.store.packed(number)]), state.model.root_weight(plane, length)
+    batch = whitened(setup.particles, rows, crops, weights, plane, setup.pixel_size_A, setup.arithmetic)
     unscaled = replace(state.model, insertion_radius=search.final_radius).reference(key, plane, search, setup.arithmetic)
     low = unscaled.slices.shape[2]
     # the noise of a whitened coefficient has power 1 per unit of multiplicity, signal included: what exceeds the outer shells is signal

@@ -26,7 +26,7 @@ from protomer.engine.confidence import Confidence, TriedPoses, full_covariance
 from protomer.engine.filaments import Filaments, turned_about_z
 from protomer.engine.local_alignment import Local, align_locally, nearest_mates, seen_from
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import Whitened, contrast_transfer, whiten
+from protomer.imaging.images import Whitened, whitened
 from protomer.randomness import generator
 from protomer.refinement.setup import Setup, State
 from protomer_kernels.fourier import apply_shell_filter
@@ -62,8 +62,7 @@ def rehearse(setup: Setup, state: State) -> Confidence:
                 truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], fsc)
                 truth_ft = transform_volume(model.about_origin(truth, plane), model.insertion_radius, workers=setup.threads)
                 reference = model.reference((half, fold), plane, search, setup.arithmetic)
-            transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-            nothing = whiten(np.zeros((len(rows), length), np.complex64), transfer, weights[setup.particles.optics[rows]])
+            nothing = whitened(setup.particles, rows, np.zeros((len(rows), length), np.complex64), weights, plane, setup.pixel_size_A)
             true = seen_in_reference(setup, possible_poses(setup, state.poses.take(rows), rows, number))
             batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"))
             known = None if filaments is None else filaments.take(rows)

@@ -23,12 +23,13 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from protomer.engine.expectation import Model, by_group, insertion_scale
 from protomer.engine.hypotheses import class_posterior
 from protomer.engine.maximisation import add_up_ranks
+from protomer.engine.model import Model, insertion_scale
+from protomer.engine.sums import by_group
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import Whitened, contrast_transfer, whiten
+from protomer.imaging.images import Whitened, whitened
 from protomer.running.batches import Key
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import empty_accumulator, insert_slices
@@ -72,9 +73,8 @@ class Seen:
         """Batch `number`, up to a Fourier radius."""
         setup, plane = fixed.setup, fixed.setup.store.plane
         rows, length = setup.batches[number].rows, plane.prefix(usable_radius(setup.particles, radius))
-        transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-        weight = np.sqrt(plane.multiplicity[:length] / noise[:, plane.shell[:length]]).astype(np.float32)
-        batch = whiten(crops, transfer, weight[setup.particles.optics[rows]])
+        weights = np.sqrt(plane.multiplicity[:length] / noise[:, plane.shell[:length]]).astype(np.float32)
+        batch = whitened(setup.particles, rows, crops, weights, plane, setup.pixel_size_A)
         poses = fixed.poses.take(rows)
         return cls(batch, rows, np.ascontiguousarray(poses.rotation[:, 0]), np.ascontiguousarray(poses.shift_px[:, 0]))
 

@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.imaging.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
 from protomer.imaging.image_cache import ImageCache
+from protomer.imaging.packed import Packed, as_pairs_of_halves
 from protomer.tables.image_uids import image_uids
 from protomer.tables.particles import Particles
 from protomer_kernels.ctf import CtfParameters
-from protomer_kernels.half_plane import HalfPlane, transform_images
+from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.slices import extract_slices
 
 READ_AT_ONCE = 64
+_SERIALS = count()
 
 
 def common_frame(particles: Particles) -> tuple[int, float]:
@@ -85,29 +88,35 @@ def _open_unchanged(particles: Particles, number: int) -> StackReader:
 
 @dataclass
 class ImageStore:
-    """Fourier crops (n, K) complex64 of the batches of this rank, with odd aberrations taken out. `cache` None keeps them in memory."""
+    """Fourier crops (n, K) complex64 of the batches of this rank, with odd aberrations taken out. `cache` None keeps them in memory.
+    arithmetic: what transforms the images."""
 
     particles: Particles
     plane: HalfPlane
     batches: Sequence[np.ndarray]  # rows of the particle table
     cache: ImageCache | None = None
-    workers: int = 1
+    arithmetic: Arithmetic = CPU
     half_precision: bool = False
     blocks: Sequence[int] | None = None  # for each batch the number of its file; unset: each has its own
     _held: dict[int, np.ndarray] = field(default_factory=dict)
     _readers: dict[int, StackReader] = field(default_factory=dict)
+    _serial: int = field(init=False, default_factory=_SERIALS.__next__)
 
     def load(self, number: int) -> np.ndarray:
-        """Crops of the batch, (n, K) complex64 in the order of its rows; those of copies are read and held once, and made here."""
+        """Crops of the batch, (n, K) complex64 in the order of its rows."""
+        return self.packed(number).unpacked()
+
+    def packed(self, number: int) -> Packed:
+        """The same as they are kept; those of copies are read and held once."""
         rows = self.batches[number]
         first, back = _distinct(self.particles.pictures(rows))
         if self.cache is not None:
-            crops = self._from_cache(number)
+            stored = self._from_cache(number)
         else:
             if number not in self._held:
-                self._held[number] = self._packed(self._prepare(rows[first]))
-            crops = self._unpacked(self._held[number])
-        return crops if len(first) == len(rows) else crops[back]
+                self._held[number] = self._stored(self._prepare(rows[first]))
+            stored = self._held[number]
+        return Packed(stored, None if len(first) == len(rows) else back, self._serial, number)
 
     @property
     def held_bytes(self) -> int:
@@ -128,15 +137,12 @@ class ImageStore:
         crops = np.empty((len(rows), len(self.plane)), np.complex64)
         for start in range(0, len(rows), READ_AT_ONCE):
             part = slice(start, start + READ_AT_ONCE)
-            crops[part] = transform_images(read_images(self.particles, rows[part], self._readers), self.plane, self.workers)
+            crops[part] = self.arithmetic.transform(read_images(self.particles, rows[part], self._readers), self.plane)
             correct_odd_phases(self.particles, rows[part], self.plane, crops[part])
         return crops
 
-    def _packed(self, crops: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(crops).view(np.float32).astype(np.float16) if self.half_precision else crops
-
-    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
-        return packed.astype(np.float32).view(np.complex64) if self.half_precision else packed
+    def _stored(self, crops: np.ndarray) -> np.ndarray:
+        return as_pairs_of_halves(crops) if self.half_precision else crops
 
     def _from_cache(self, number: int) -> np.ndarray:
         """Crops of the different images of a batch: its part of an entry, or prepared for it alone where the cache has no room."""
@@ -147,11 +153,11 @@ class ImageStore:
         own, start = shown[number - together.start], sum(map(len, shown[: number - together.start]))
         rows = np.concatenate(shown)
         size = len(rows) * len(self.plane) * (4 if self.half_precision else 8)
-        kept = self.cache.fetch(self._digest(rows), size, lambda: self._packed(self._prepare(rows)))
-        return self._unpacked(self._packed(self._prepare(own)) if kept is None else kept[start : start + len(own)])
+        kept = self.cache.fetch(self._digest(rows), size, lambda: self._stored(self._prepare(rows)))
+        return self._stored(self._prepare(own)) if kept is None else kept[start : start + len(own)]
 
     def _digest(self, rows: np.ndarray) -> str:
-        digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings".encode())
+        digest = hashlib.sha256(f"{self.plane.box} {self.plane.radius} {self.half_precision} rings{self.arithmetic.of_transforms}".encode())
         particles = self.particles
         digest.update(image_uids(particles.stacks, particles.at("stack", rows), particles.at("stack_index", rows)).tobytes())
         for name in ("grey_offset", "grey_gain"):
@@ -260,10 +266,16 @@ def contrast_transfer(
     return Transfer(values * arithmetic.here(particles.at("scale", rows).astype(np.float32)[:, None]), parameters.magnification)
 
 
-def whiten(crops: np.ndarray, transfer: Transfer, root_weight: np.ndarray, arithmetic: Arithmetic = CPU) -> Whitened:
-    """crops (n, >= K) complex64, transfer of K coefficients, root_weight (n, K) float32 = sqrt(m) / sigma."""
-    length = transfer.values.shape[1]
-    weight, data = arithmetic.here(root_weight), arithmetic.empty((len(crops), 2, length))
-    scaled = arithmetic.kept_here(crops)[:, :length] * weight
-    data[:, 0], data[:, 1] = scaled.real, scaled.imag
-    return Whitened(data, transfer.values * weight, transfer.magnification)
+def whiten(crops: Any, transfer: Transfer, root_weights: np.ndarray, group: np.ndarray, arithmetic: Arithmetic = CPU) -> Whitened:
+    """crops (n, >= K) complex64, where `arithmetic` computes; transfer of K coefficients; root_weights (groups, K) float32
+    = sqrt(m) / sigma, and which of these each image has (n,)."""
+    return Whitened(*arithmetic.whiten(crops, transfer.values, root_weights, group), transfer.magnification)
+
+
+def whitened(
+    particles: Particles, rows: np.ndarray, crops: Any, root_weights: np.ndarray, plane: HalfPlane, pixel_size_A: float,
+    arithmetic: Arithmetic = CPU
+) -> Whitened:
+    """Some rows of the particles and their crops, with their own contrast transfer; as whiten."""
+    transfer = contrast_transfer(particles, rows, plane, root_weights.shape[1], pixel_size_A, arithmetic)
+    return whiten(crops, transfer, root_weights, particles.at("optics", rows), arithmetic)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from protomer.arithmetic import Arithmetic
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
 from protomer.ctf_refinement.report import report_of, summary_of
@@ -78,7 +79,7 @@ def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:
     batches = make_batches(particles, 1, 0)
     numbers = share_of_batches(len(batches), team.rank, team.size)
     image_bytes = 8 * sum(batches[n].pictures for n in numbers) * len(HalfPlane(box, largest_radius(box)))
-    store = kept_images(particles, batches, (image_bytes, 30 * box**3), False, job)
+    store = kept_images(particles, batches, (image_bytes, 30 * box**3), False, Arithmetic(job.threads), job)
     return engine_of(given, settings, store, batches, numbers, job)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.alignment import IDENTITY
-from protomer.engine.expectation import at_heaviest_mode
 from protomer.engine.local_alignment import Local
+from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles

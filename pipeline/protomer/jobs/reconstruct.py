@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from protomer.declarations.reconstruct import ReconstructSettings
-from protomer.engine.expectation import PoseTable
+from protomer.engine.pose_table import PoseTable
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
 from protomer.imaging.images import common_frame

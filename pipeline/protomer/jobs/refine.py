@@ -10,8 +10,8 @@ import numpy as np
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.confidence import Confidence
-from protomer.engine.expectation import at_heaviest_mode
 from protomer.engine.joining import join_shell
+from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles

@@ -8,10 +8,12 @@ import numpy as np
 
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.alignment import mode_count
-from protomer.engine.expectation import Model, PoseTable, residual_sums
+from protomer.engine.model import Model
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
+from protomer.engine.sums import residual_sums
 from protomer.errors import InputError
-from protomer.imaging.images import contrast_transfer, whiten
+from protomer.imaging.images import whitened
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.refinement.loop import reconstruct_halves
@@ -71,8 +73,8 @@ def start_fits(setup: Setup, state: State, record: MapRecord) -> float:
             continue
         batch_rows = setup.batches[number].rows
         rows = batch_rows[at]
-        transfer = contrast_transfer(setup.particles, rows, plane, length, setup.pixel_size_A)
-        batch = whiten(setup.store.load(number)[at], transfer, model.root_weight(plane, length)[setup.particles.optics[rows]])
+        crops, weights = setup.arithmetic.crops([setup.store.packed(number)])[at], model.root_weight(plane, length)
+        batch = whitened(setup.particles, rows, crops, weights, plane, setup.pixel_size_A, setup.arithmetic)
         reference = model.reference(setup.batches[number].key, plane, search, setup.arithmetic)
         sums = [residual_sums(batch, state.poses.take(poses), reference, model.noise.shape[1]) for poses in (rows, other_rows)]
         given, others = (s[:, 1:, 1 : state.band.radius].sum(axis=(0, 2)) for s in sums)

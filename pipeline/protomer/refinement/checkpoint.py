@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from protomer.engine.expectation import Model, PoseTable
+from protomer.engine.model import Model
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
 from protomer.helical.lattice import Lattice
 from protomer.refinement.loop import iterate

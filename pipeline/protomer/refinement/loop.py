@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from protomer.engine.expectation import Context, Model, PoseTable, expect, insert_poses, insertion_scale
+from protomer.engine.batch_alignment import Context
+from protomer.engine.expectation import expect
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.iteration_record import Moved, told
 from protomer.engine.maximisation import (
@@ -23,12 +25,16 @@ from protomer.engine.maximisation import (
     unregularised,
     working_box,
 )
+from protomer.engine.model import Model, insertion_scale
 from protomer.engine.particle_scale import refined_scale
+from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
+from protomer.engine.sums import insert_poses
 from protomer.helical.lattice import Lattice
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.ewald import Ewald, curved_radius, ewald_whiten
-from protomer.imaging.images import Whitened, contrast_transfer, whiten
+from protomer.imaging.images import Whitened, whitened
+from protomer.imaging.in_flight import in_flight, rows_of
 from protomer.maps.local_wiener import find_gains
 from protomer.maps.volumes import Halves, Volume
 from protomer.randomness import uniform
@@ -266,8 +272,8 @@ def reconstruct_halves(
     length = plane.prefix(reach)
     weights, accumulators = model.root_weight(plane, length), {}
     with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for number, crops in setup.store.stream(setup.numbers):
-            rows, key = setup.batches[number].rows, (setup.batches[number].key[0], 0)
+        for numbers, crops in in_flight(setup.store, setup.batches, setup.numbers, arithmetic):
+            rows, key = rows_of(setup.batches, numbers), (setup.batches[numbers[0]].key[0], 0)
             if key not in accumulators:
                 accumulators[key] = arithmetic.empty_accumulator(plane.radius)
             for batch in _prepared(setup, crops, rows, weights, ewald):
@@ -283,11 +289,11 @@ def reconstruct_halves(
     return half_maps, unregularised(Sums.of(together, scale), box, plane.radius + 1, setup.threads)
 
 
-def _prepared(setup: Setup, crops: np.ndarray, rows: np.ndarray, weights: np.ndarray, ewald: Ewald | None) -> tuple[Whitened, ...]:
+def _prepared(setup: Setup, crops: Any, rows: np.ndarray, weights: np.ndarray, ewald: Ewald | None) -> tuple[Whitened, ...]:
     """A batch as it is inserted: flat, or as two half-curves; weights (groups, K)."""
-    plane, own = setup.store.plane, weights[setup.particles.optics[rows]]
-    if ewald is not None:
-        curves = ewald_whiten(crops, setup.particles, rows, plane, setup.pixel_size_A, own, ewald)
-        return tuple(curve.on(setup.arithmetic) for curve in curves)
-    transfer = contrast_transfer(setup.particles, rows, plane, own.shape[1], setup.pixel_size_A, setup.arithmetic)
-    return (whiten(crops, transfer, own, setup.arithmetic),)
+    particles, plane = setup.particles, setup.store.plane
+    if ewald is None:
+        return (whitened(particles, rows, crops, weights, plane, setup.pixel_size_A, setup.arithmetic),)
+    own, on_host = weights[particles.optics[rows]], setup.arithmetic.on_host(crops)
+    curves = ewald_whiten(on_host, particles, rows, plane, setup.pixel_size_A, own, ewald)
+    return tuple(curve.on(setup.arithmetic) for curve in curves)

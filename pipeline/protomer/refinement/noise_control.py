@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from protomer.engine.expectation import at_heaviest_mode
+from protomer.engine.pose_table import at_heaviest_mode
 from protomer.imaging.images import ImageStore
+from protomer.imaging.packed import Packed
 from protomer.maps.resolution import LEAK_SHELLS, FscSet, first_crossing, measure_fsc
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
@@ -36,13 +37,14 @@ class NoiseSubstituted(ImageStore):
     from_shell: int = 1
     seed: int = 0
 
-    def load(self, number: int) -> np.ndarray:
-        """Crops of the batch, (n, K) complex64."""
-        crops, first = np.array(super().load(number)), self.plane.prefix(self.from_shell - 1)
+    def packed(self, number: int) -> Packed:
+        """Crops of the batch; each row has its own."""
+        given = super().packed(number)
+        crops, first = np.array(given.unpacked()), self.plane.prefix(self.from_shell - 1)
         for crop, uid in zip(crops, self.particles.image_uid[self.batches[number]].tolist(), strict=True):
             phases = generator(self.seed, uid, "noise substitution").random(len(crop) - first, np.float32)
             crop[first:] *= np.exp(np.complex64(2j * np.pi) * phases)
-        return crops
+        return Packed(crops, None, given.store, number)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def run_control(
     (fsc, mask), given = measured, setup.store
     from_shell = control_shell(fsc)
     store = NoiseSubstituted(
-        given.particles, given.plane, given.batches, given.cache, given.workers, given.half_precision, given.blocks, given._held,
+        given.particles, given.plane, given.batches, given.cache, given.arithmetic, given.half_precision, given.blocks, given._held,
         from_shell=from_shell, seed=setup.seed,
     )
     setup = replace(setup, store=store)

@@ -12,11 +12,11 @@ from protomer.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY, Search
-from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.filaments import Filaments
 from protomer.engine.local_alignment import Local
 from protomer.engine.maximisation import solid_sphere
-from protomer.engine.pose_table import counted_by_presence
+from protomer.engine.model import Model
+from protomer.engine.pose_table import PoseTable, counted_by_presence
 from protomer.engine.schedule import Band
 from protomer.helical.lattice import Lattice, Winding
 from protomer.imaging.images import ImageStore

@@ -58,12 +58,17 @@ class Work:
 
     @property
     def device_bytes(self) -> int:
-        """What all but the images takes on a device: accumulators, references, the densest search and one batch."""
+        """What all but images and batches takes on a device: accumulators, references, and the densest search."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
         search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
-        batch = BATCH * len(self._plane) * 4 * 8
         full = _Transform(self.box, self._plane.radius)
-        return max(band.accumulator * self.own_keys + self.classes * band.volume + search, 2 * full.accumulator) + batch
+        return max(band.accumulator * self.own_keys + self.classes * band.volume + search, 2 * full.accumulator)
+
+    @property
+    def device_batch_bytes(self) -> int:
+        """What one batch takes on a device: its crops and those of the next one, CTFs, what is compared, the part of it that is searched,
+        and views."""
+        return BATCH * len(self._plane) * (2 * 8 + 4 + 2 * 12 + 8)
 
     @property
     def _plane(self) -> HalfPlane:

@@ -101,7 +101,8 @@ def known_images(data: SimulatedData, plane: HalfPlane, radius: int, rows: slice
     root_weight = np.sqrt(plane.multiplicity[:length] / data.noise_variance[plane.shell[:length]]).astype(np.float32)
     crops, correction = transform_images(data.images[rows], plane), odd_correction(group, plane)
     matrices = np.tile(np.reshape(group.magnification, (2, 2)), (len(truth), 1, 1))
-    return whiten(crops if correction is None else crops * correction, Transfer(transfer, matrices), root_weight)
+    corrected = crops if correction is None else crops * correction
+    return whiten(corrected, Transfer(transfer, matrices), root_weight[None], np.zeros(len(truth), np.int64))
 
 
 def from_truth(batch: Whitened, reference: Reference, search: Search, rotation: np.ndarray, shift_px: np.ndarray) -> Poses:

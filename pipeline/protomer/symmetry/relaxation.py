@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from protomer.engine.expectation import PoseTable
+from protomer.engine.pose_table import PoseTable
 from protomer.maps.rigid_motion import RigidMotion, move_volume
 from protomer.maps.volumes import Halves, Volume
 from protomer_kernels.fourier import crop_volume

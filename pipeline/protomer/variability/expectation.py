@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.engine.expectation import by_group
+from protomer.engine.sums import by_group
 from protomer.fixed_poses.scores import Seen, scale_of, updated_noise
 from protomer.variability.posterior import posterior_of
 from protomer.variability.work import Coordinates, Standing, Varying
