@@ -138,7 +138,7 @@ def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_h
 def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:
     noise = simulate_and_import(tmp_path, snr=0.0)
     shutil.copy(data / "simulated/start.mrc", noise / "simulated/start.mrc")
-    protomer(*refine_words(noise, noise / "refined"))
+    protomer(*refine_words(noise, noise / "refined"), "--set", "rehearse=off")
     summary = json.loads((noise / "refined/summary.json").read_text())
     width_A, corrected_A = 48 * 4.7, summary["resolution_A"]["corrected"]
     assert corrected_A is None or width_A / corrected_A <= width_A / 20.0 + 2.0
@@ -170,6 +170,8 @@ def test_a_start_volume_of_another_box_is_resampled_and_said(data: Path) -> None
         data / "from_other",
         "--set",
         "max_alignment_resolution=40A",
+        "--set",
+        "rehearse=off",
     )
     summary = json.loads((data / "from_other/summary.json").read_text())
     assert "resampled_start" in {warning["code"] for warning in summary["warnings"]}, result.stderr
