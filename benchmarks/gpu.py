@@ -1,5 +1,6 @@
 """The CUDA path against the device's own limits: for each kernel the bytes and operations that it must move and do, the floor that the
-device's measured copy and product rates set, the time taken, and the ratio; then images per second of whole poses, host included.
+device's measured copy and product rates set, the time taken, and the ratio; the same of the M-step and of references; then images per
+second of whole poses, host included.
 
 python benchmarks/gpu.py [--box 256] [--radius 100] [--images 4096]
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gpu_maps import map_rows
 
 from protomer.backend import what_cuda_lacks
 from protomer.engine.alignment import IDENTITY, Reference, Search, Stage, refine_modes, search_globally
@@ -100,6 +102,11 @@ def cases_of(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
     ]
 
 
+def map_cases(arithmetic: Any, plane: HalfPlane) -> list[Case]:
+    """What is done once in an iteration, or once for each half and fold."""
+    return [Case(*row) for row in map_rows(arithmetic, plane, plane.radius)]
+
+
 def images_per_second(arithmetic: Any, plane: HalfPlane, images: int, wait: Callable[[], object]) -> dict[str, float]:
     """Whole poses, host included: a climb from a known pose with insertion and residuals, and a global search."""
     random = np.random.default_rng(1)
@@ -133,7 +140,7 @@ def main() -> None:
         print(f"Not measured: {lacks}. Floors for an H200 by its data sheet ({SHEET['copy'] / 1e12:.1f} TB/s, "
               f"{SHEET['products'] / 1e12:.0f} TFLOP/s in float32); box {chosen.box}, radius {chosen.radius}.\n")
         print("| kernel | bytes, MB per image | operations, M | floor, us |\n|---|---|---|---|")
-        for case in cases_of(CPU, plane, 16):
+        for case in [*cases_of(CPU, plane, 16), *map_cases(CPU, plane)]:
             print(f"| {case.name} | {case.bytes_moved / case.items / 1e6:.2f} | {case.operations / case.items / 1e6:.1f} | "
                   f"{1e6 * case.floor_s(SHEET) / case.items:.2f} |")
         return
@@ -147,7 +154,7 @@ def main() -> None:
     print(f"{device}: copies {rates['copy'] / 1e12:.2f} TB/s, float32 products {rates['products'] / 1e12:.0f} TFLOP/s; box {chosen.box}, "
           f"radius {chosen.radius}, {chosen.images} images.\n")
     print("| kernel | bytes, GB | operations, T | floor, ms | taken, ms | ratio | images/s |\n|---|---|---|---|---|---|---|")
-    for case in cases_of(arithmetic, plane, chosen.images):
+    for case in [*cases_of(arithmetic, plane, chosen.images), *map_cases(arithmetic, plane)]:
         taken, floor = seconds(case.work, wait), case.floor_s(rates)
         print(f"| {case.name} | {case.bytes_moved / 1e9:.3f} | {case.operations / 1e12:.3f} | {1e3 * floor:.2f} | {1e3 * taken:.2f} | "
               f"{taken / floor:.1f} | {case.items / taken:.0f} |", flush=True)

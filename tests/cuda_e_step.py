@@ -56,6 +56,11 @@ def e_step(setup: Setup, model: Model, poses: PoseTable, again: np.ndarray) -> E
     return expect(setup.batches, setup.numbers, setup.store, setup.particles, [model], SEARCH, [poses], context)
 
 
+def in_order(share: Expectation, arithmetic: Arithmetic) -> np.ndarray:
+    """The accumulators of all halves and folds, flat, on the host."""
+    return np.concatenate([arithmetic.on_host(sums).ravel() for _, sums in sorted(share.accumulators[0].items())])
+
+
 def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     """What an E-step with global and local searches gives, the same again, and the maps of a reconstruction."""
     setup, model, truth = prepared(folder, arithmetic)
@@ -64,13 +69,13 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     other.at_once = 1 if arithmetic.at_once > 1 else 3
     again = e_step(replace(setup, arithmetic=other), model, truth, np.arange(NUMBER) % 2 == 0)
     half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
-    poses = share.poses[0]
-    same = all(np.array_equal(sums, again.accumulators[0][key]) for key, sums in share.accumulators[0].items())
-    same &= np.array_equal(share.residuals, again.residuals) and np.array_equal(poses.rotation, again.poses[0].rotation)
+    poses, sums, same_sums = share.poses[0], in_order(share, arithmetic), in_order(again, arithmetic)
+    same = all(np.array_equal(one, other) for one, other in
+               ((sums, same_sums), (share.residuals, again.residuals), (poses.rotation, again.poses[0].rotation)))
     return {"rotation": matrices_from_quaternions(poses.rotation[:, 0]), "shift_px": poses.shift_px[:, 0], "weight": poses.weight,
             "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
-            "accumulator": np.concatenate([share.accumulators[0][key].ravel() for key in sorted(share.accumulators[0])]),
-            "scale": share.scale, "together": together, "half_a": half_maps.a, "is_repeatable": same,
+            "accumulator": sums, "is_repeatable": same,
+            "scale": share.scale, "together": together, "half_a": half_maps.a,
             "posterior": share.posterior, "grey": share.grey}
 
 

@@ -12,6 +12,7 @@ from protomer import cuda_arithmetic
 from protomer.arithmetic import CPU
 from protomer.backend import resolve_backend
 from protomer.cuda_arithmetic import CudaArithmetic
+from protomer.device_arrays import simulated_library
 from protomer.errors import InputError, NotYetError, SettingsError
 from protomer.imaging.packed import Packed, as_pairs_of_halves
 from protomer_kernels.half_plane import HalfPlane
@@ -42,7 +43,7 @@ def test_auto_says_what_it_chose() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in place of CuPy, on a device with 1000 bytes."""
-    monkeypatch.setattr(cuda_arithmetic, "array_module", lambda: np)
+    monkeypatch.setattr(cuda_arithmetic, "served_library", simulated_library)
     monkeypatch.setattr(cuda_arithmetic, "free_bytes", lambda: 1000)
 
 
@@ -76,7 +77,7 @@ def test_crops_of_several_batches_come_unpacked_and_in_the_order_of_their_rows(s
     crops = np.arange(12, dtype=np.float32).view(np.complex64).reshape(3, 2)
     packed = [Packed(as_pairs_of_halves(crops), None, 0, 0), Packed(crops, np.array([2, 0, 2]), 0, 1)]
     for arithmetic in (CudaArithmetic(100), CPU):
-        np.testing.assert_array_equal(arithmetic.crops(packed), np.concatenate([crops, crops[[2, 0, 2]]]))
+        np.testing.assert_array_equal(arithmetic.on_host(arithmetic.crops(packed)), np.concatenate([crops, crops[[2, 0, 2]]]))
 
 
 def test_images_transformed_by_the_device_are_those_of_the_cpu(small: None) -> None:

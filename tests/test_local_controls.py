@@ -137,7 +137,7 @@ def test_an_image_at_its_mates_pose_is_put_back_by_relaxation(folder: Path) -> N
 def test_noise_takes_the_place_of_detail_alone_the_same_for_copies(folder: Path) -> None:
     particles = read_particles(folder / "particles.h5").take(np.array([0, 1, 2, 0]))
     given = store_of(particles)
-    names = ("particles", "plane", "batches", "cache", "workers", "half_precision", "blocks", "_held")
+    names = ("particles", "plane", "batches", "cache", "arithmetic", "half_precision", "blocks", "_held")
     store: ImageStore = NoiseSubstituted(*(getattr(given, name) for name in names), from_shell=6, seed=1)
     for number, rows in enumerate(given.batches):
         before, after = given.load(number), store.load(number)

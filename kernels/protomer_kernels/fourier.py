@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import fft
 
+from protomer_kernels.libraries import library_of
 from protomer_kernels.shells import half_radius, spread_over_half_grid
 
 
@@ -64,6 +65,7 @@ def _resized(array: np.ndarray, box: int, ndim: int) -> np.ndarray:
     if box == old:
         return array.copy()
     axes = tuple(range(array.ndim - ndim, array.ndim))
+    fft = library_of(array).fft
     spectrum = fft.rfftn(fft.ifftshift(array, axes), axes=axes)
     for axis in axes[:-1]:
         spectrum = _resized_axis(spectrum, old, box, axis)
@@ -75,7 +77,7 @@ def _resized(array: np.ndarray, box: int, ndim: int) -> np.ndarray:
 def _resized_axis(spectrum: np.ndarray, old: int, new: int, axis: int) -> np.ndarray:
     """One full axis of a transform (zero frequency first) resized from `old` to `new` frequencies."""
     source = np.moveaxis(spectrum, axis, 0)
-    out = np.zeros((new, *source.shape[1:]), source.dtype)
+    out = library_of(source).arrays.zeros((new, *source.shape[1:]), source.dtype)
     small = min(old, new)
     positive = (small + 1) // 2  # frequencies 0 .. positive - 1; as many negative ones less one; the highest of an even box is left
     out[:positive] = source[:positive]
@@ -93,7 +95,7 @@ def _resized_axis(spectrum: np.ndarray, old: int, new: int, axis: int) -> np.nda
 def _resized_last(spectrum: np.ndarray, old: int, new: int) -> np.ndarray:
     """The half axis of a real transform resized from boxes of `old` to `new` pixels."""
     small = min(old, new)
-    out = np.zeros((*spectrum.shape[:-1], new // 2 + 1), spectrum.dtype)
+    out = library_of(spectrum).arrays.zeros((*spectrum.shape[:-1], new // 2 + 1), spectrum.dtype)
     out[..., : small // 2 + 1] = spectrum[..., : small // 2 + 1]
     if small % 2 == 0:
         out[..., small // 2] *= 2.0 if new < old else 0.5
@@ -102,17 +104,19 @@ def _resized_last(spectrum: np.ndarray, old: int, new: int) -> np.ndarray:
 
 def low_pass(volume: np.ndarray, radius_shells: float, edge_shells: float) -> np.ndarray:
     """Keep frequencies of an image or volume (D, ...) below `radius_shells` (cycles per box); a cosine edge is centred on it."""
-    return filter_half_grid(volume, _cosine_step(half_radius(volume.shape[-1], volume.ndim), radius_shells, edge_shells))
+    radius = half_radius(volume.shape[-1], volume.ndim, library_of(volume))
+    return filter_half_grid(volume, _cosine_step(radius, radius_shells, edge_shells))
 
 
 def high_pass(volume: np.ndarray, radius_shells: float, edge_shells: float) -> np.ndarray:
     """Keep frequencies above `radius_shells`: 1 minus the filter of `low_pass`."""
-    return filter_half_grid(volume, 1 - _cosine_step(half_radius(volume.shape[-1], volume.ndim), radius_shells, edge_shells))
+    radius = half_radius(volume.shape[-1], volume.ndim, library_of(volume))
+    return filter_half_grid(volume, 1 - _cosine_step(radius, radius_shells, edge_shells))
 
 
 def apply_shell_filter(volume: np.ndarray, per_shell: np.ndarray) -> np.ndarray:
     """Multiply the transform of an image or volume (D, ...) by per-shell values (D // 2 + 1,), linear between shells, 0 in the corners."""
-    return filter_half_grid(volume, spread_over_half_grid(per_shell, volume.shape[-1], volume.ndim))
+    return filter_half_grid(volume, spread_over_half_grid(per_shell, volume.shape[-1], volume.ndim, library_of(volume)))
 
 
 def shift_volume(volume: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
@@ -134,6 +138,7 @@ def apply_b_factor(volume: np.ndarray, b_factor_A2: float, voxel_size_A: float) 
 
 def filter_half_grid(volume: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Multiply the half transform of a real image or volume (D, ...) by real weights (D, ..., D // 2 + 1); the dtype is kept."""
+    fft = library_of(volume).fft
     spectrum = fft.rfftn(volume)
     spectrum *= weight.astype(spectrum.real.dtype, copy=False)
     return fft.irfftn(spectrum, volume.shape, overwrite_x=True)
@@ -152,13 +157,24 @@ def phase_randomise(volume: np.ndarray, from_shell: int, generator: np.random.Ge
 
     The phases are those of white noise: uniform, and Hermitian by construction, so that every amplitude is kept exactly.
     """
-    spectrum = fft.rfftn(volume)
-    noise = fft.rfftn(generator.standard_normal(volume.shape, dtype=np.float32))
-    noise_amplitude = np.maximum(np.abs(noise), np.float32(1e-30))
-    randomised = np.abs(spectrum) * (noise / noise_amplitude)
-    kept = half_radius(volume.shape[-1], volume.ndim) < from_shell - 0.5
-    spectrum = np.where(kept, spectrum, randomised)
-    return fft.irfftn(spectrum, volume.shape).astype(volume.dtype, copy=False)
+    noise = library_of(volume).arrays.asarray(generator.standard_normal(volume.shape, dtype=np.float32))
+    return with_phases(volume, from_shell, phases_of(noise))
+
+
+def phases_of(noise: np.ndarray) -> np.ndarray:
+    """The phases of a real volume (D, D, D): its half transform, complex64, with amplitudes of one."""
+    noise_ft: np.ndarray = library_of(noise).fft.rfftn(noise)
+    return noise_ft / np.maximum(np.abs(noise_ft), np.float32(1e-30))
+
+
+def with_phases(volume: np.ndarray, from_shell: int, phases: np.ndarray) -> np.ndarray:
+    """Equation (2) with these phases, (D, D, D // 2 + 1) complex64 of amplitude one."""
+    library = library_of(volume)
+    spectrum = library.fft.rfftn(volume)
+    kept = half_radius(volume.shape[-1], volume.ndim, library) < from_shell - 0.5
+    spectrum = np.where(kept, spectrum, np.abs(spectrum) * phases)
+    changed: np.ndarray = library.fft.irfftn(spectrum, volume.shape)
+    return changed.astype(volume.dtype, copy=False)
 
 
 def resample_volume(volume: np.ndarray, voxel_size_A: float, box: int, new_voxel_size_A: float) -> np.ndarray:

@@ -13,6 +13,7 @@ adds whatever falls into it, since CPUs have no cheap atomic addition.
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 
 import numba
 import numpy as np
@@ -167,6 +168,7 @@ def insert_slices(poses, batch, plane, scale, slabs, out, curvature=None):
             _insert_one(out, pose, scale * weights[n], own, plane, (edges[s], edges[s + 1]), scratch)
 
 
+@singledispatch
 def accumulator_values(accumulator: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Fixed point to numerator (n, n, r + 1) complex64 and weight (n, n, r + 1) float32.
 

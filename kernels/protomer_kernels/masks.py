@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from protomer_kernels.libraries import HOST, Library, library_of
 
-def sphere_mask(box: int, radius_px: float, edge_px: float, centre_px: tuple[float, float, float] | None = None) -> np.ndarray:
+
+def sphere_mask(box: int, radius_px: float, edge_px: float, centre_px: tuple[float, float, float] | None = None,
+                library: Library = HOST) -> np.ndarray:
     """1 within `radius_px` of the centre ((z, y, x) voxel index; unset: box // 2), falling to 0 at radius_px + edge_px: (box, box, box)."""
-    z, y, x = _offsets(box, centre_px)
+    z, y, x = (library.arrays.asarray(offset) for offset in _offsets(box, centre_px))
     return raised_cosine(np.sqrt(z * z + y * y + x * x) - radius_px, edge_px)
 
 
@@ -52,7 +55,7 @@ def distance_to(binary: np.ndarray, limit_px: int) -> np.ndarray:
     The squared distance is separable: one pass along each axis takes the minimum, over offsets up to the limit, of what was found
     plus offset^2.
     """
-    out = np.full(binary.shape, np.inf, np.float32)
+    out: np.ndarray = library_of(binary).arrays.full(binary.shape, np.inf, np.float32)
     region = _bounds(binary, limit_px)
     if region is None:
         return out

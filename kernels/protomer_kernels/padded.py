@@ -11,7 +11,8 @@ outside the map: about half the work of the padded box, and a third of its memor
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
+
+from protomer_kernels.libraries import library_of
 
 PADDING = 2
 LAYERS = 32  # planes that are transformed at once along the outer axes
@@ -28,20 +29,21 @@ def padded_transform(volume: np.ndarray, reach: int, workers: int = 1) -> np.nda
     padded = PADDING * box
     signed = np.arange(-reach, reach + 1)
     columns = np.arange(reach + 1)
-    ramp, row_ramp = _ramp(columns, box), _ramp(signed, box)
-    rows = signed % padded
-    half = scipy.fft.rfft(volume, n=padded, axis=2, workers=workers)[:, :, np.minimum(columns, padded - columns)]
+    arrays, fft = library_of(volume).arrays, library_of(volume).fft
+    ramp, row_ramp = arrays.asarray(_ramp(columns, box)), arrays.asarray(_ramp(signed, box))
+    rows, own = arrays.asarray(signed % padded), arrays.asarray(np.minimum(columns, padded - columns))
+    half = fft.rfft(volume, n=padded, axis=2, workers=workers)[:, :, own]
     np.conj(half[:, :, padded // 2 + 1 :], out=half[:, :, padded // 2 + 1 :])  # beyond Nyquist a line holds its mates
     half *= ramp
-    plane = np.empty((box, len(rows), len(columns)), np.complex64)
+    plane = arrays.empty((box, len(rows), len(columns)), np.complex64)
     for z in range(0, box, LAYERS):
         part = slice(z, z + LAYERS)
-        plane[part] = scipy.fft.fft(half[part], n=padded, axis=1, workers=workers)[:, rows] * row_ramp[:, None]
+        plane[part] = fft.fft(half[part], n=padded, axis=1, workers=workers)[:, rows] * row_ramp[:, None]
     del half
-    out = np.empty((len(rows), len(rows), len(columns)), np.complex64)
+    out = arrays.empty((len(rows), len(rows), len(columns)), np.complex64)
     for y in range(0, len(rows), LAYERS):
         part = slice(y, y + LAYERS)
-        out[:, part] = scipy.fft.fft(plane[:, part], n=padded, axis=0, workers=workers)[rows] * row_ramp[:, None, None]
+        out[:, part] = fft.fft(plane[:, part], n=padded, axis=0, workers=workers)[rows] * row_ramp[:, None, None]
     return out
 
 
@@ -54,20 +56,20 @@ def map_of_transform(spectrum: np.ndarray, box: int, workers: int = 1) -> np.nda
     centre = (spectrum.shape[0] - 1) // 2
     reach = min(centre, padded // 2 - 1)
     signed = np.arange(-reach, reach + 1)
-    rows = signed % padded
-    ramp = _ramp(signed, box).conj()
+    arrays, fft = library_of(spectrum).arrays, library_of(spectrum).fft
+    rows, ramp = arrays.asarray(signed % padded), arrays.asarray(_ramp(signed, box).conj())
     core = spectrum[centre - reach : centre + reach + 1, centre - reach : centre + reach + 1, : reach + 1]
-    columns = np.empty((box, len(rows), reach + 1), np.complex64)
+    columns = arrays.empty((box, len(rows), reach + 1), np.complex64)
     for y in range(0, len(rows), LAYERS):
         part = core[:, y : y + LAYERS]
-        spread = np.zeros((padded, *part.shape[1:]), np.complex64)
+        spread = arrays.zeros((padded, *part.shape[1:]), np.complex64)
         spread[rows] = part * ramp[:, None, None]
-        columns[:, y : y + LAYERS] = scipy.fft.ifft(spread, axis=0, workers=workers, overwrite_x=True)[:box]
-    volume = np.empty((box, box, box), np.float32)
+        columns[:, y : y + LAYERS] = fft.ifft(spread, axis=0, workers=workers, overwrite_x=True)[:box]
+    volume = arrays.empty((box, box, box), np.float32)
     for z in range(0, box, LAYERS):
         part = columns[z : z + LAYERS]
-        spread = np.zeros((len(part), padded, reach + 1), np.complex64)
+        spread = arrays.zeros((len(part), padded, reach + 1), np.complex64)
         spread[:, rows] = part * ramp[:, None]
-        lines = scipy.fft.ifft(spread, axis=1, workers=workers, overwrite_x=True)[:, :box] * ramp[reach:]
-        volume[z : z + LAYERS] = scipy.fft.irfft(lines, n=padded, axis=2, workers=workers)[:, :, :box]
+        lines = fft.ifft(spread, axis=1, workers=workers, overwrite_x=True)[:, :box] * ramp[reach:]
+        volume[z : z + LAYERS] = fft.irfft(lines, n=padded, axis=2, workers=workers)[:, :, :box]
     return volume

@@ -10,24 +10,26 @@ full transform.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, singledispatch
 
 import numba
 import numpy as np
 from scipy import fft
 
+from protomer_kernels.libraries import HOST, Library, library_of
 
-def half_frequencies(box: int, ndim: int) -> tuple[np.ndarray, ...]:
+
+def half_frequencies(box: int, ndim: int, library: Library = HOST) -> tuple[np.ndarray, ...]:
     """Integer frequencies (cycles per box) along each axis of a half transform, float64, shaped to broadcast against it."""
     full = np.rint(fft.fftfreq(box, 1.0 / box))
     last = np.arange(box // 2 + 1, dtype=np.float64)
     axes = [full] * (ndim - 1) + [last]
-    return tuple(axis.reshape([-1 if i == j else 1 for j in range(ndim)]) for i, axis in enumerate(axes))
+    return tuple(library.arrays.asarray(axis.reshape([-1 if i == j else 1 for j in range(ndim)])) for i, axis in enumerate(axes))
 
 
-def half_radius(box: int, ndim: int) -> np.ndarray:
+def half_radius(box: int, ndim: int, library: Library = HOST) -> np.ndarray:
     """|k| in cycles per box on the half transform: (box, ..., box // 2 + 1) float32."""
-    return np.sqrt(sum(axis * axis for axis in half_frequencies(box, ndim))).astype(np.float32)
+    return np.sqrt(sum(axis * axis for axis in half_frequencies(box, ndim, library))).astype(np.float32)
 
 
 def half_shell_index(box: int, ndim: int) -> np.ndarray:
@@ -92,6 +94,13 @@ def shell_cross_sums(a_ft: np.ndarray, b_ft: np.ndarray) -> np.ndarray:
     box = a_ft.shape[0]
     if a_ft.shape != b_ft.shape or a_ft.shape != (box, box, box // 2 + 1):
         raise ValueError(f"expected two half transforms of shape (D, D, D // 2 + 1), found {a_ft.shape} and {b_ft.shape}")
+    return cross_sums(a_ft, b_ft)
+
+
+@singledispatch
+def cross_sums(a_ft: np.ndarray, b_ft: np.ndarray) -> np.ndarray:
+    """`shell_cross_sums` of arrays that are known to have the right shape."""
+    box = a_ft.shape[0]
     out = np.zeros((box // 2 + 1, 3))
     _cross_sums(a_ft, b_ft, box, out)
     return out
@@ -105,7 +114,8 @@ def correlation_from_sums(sums: np.ndarray) -> np.ndarray:
 
 def fourier_shell_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Equation (1) between two real volumes (D, D, D): (D // 2 + 1,) float64, shell 0 first."""
-    return correlation_from_sums(shell_cross_sums(fft.rfftn(a), fft.rfftn(b)))
+    transform = library_of(a).fft.rfftn
+    return correlation_from_sums(shell_cross_sums(transform(a), transform(b)))
 
 
 def shell_mean(values: np.ndarray) -> np.ndarray:
@@ -131,7 +141,8 @@ def centred_shell_mean(values: np.ndarray) -> np.ndarray:
     return (np.bincount(index, values.ravel().astype(np.float64)) / np.bincount(index))[: box // 2 + 1]
 
 
-def spread_over_half_grid(per_shell: np.ndarray, box: int, ndim: int) -> np.ndarray:
+def spread_over_half_grid(per_shell: np.ndarray, box: int, ndim: int, library: Library = HOST) -> np.ndarray:
     """Per-shell values interpolated linearly in |k| onto the half grid, float32; zero in the corners beyond the last shell."""
-    radius = half_radius(box, ndim)
-    return np.interp(radius, np.arange(len(per_shell)), per_shell, right=0.0).astype(np.float32)
+    arrays, radius = library.arrays, half_radius(box, ndim, library)
+    spread: np.ndarray = arrays.interp(radius, arrays.arange(len(per_shell)), arrays.asarray(per_shell), right=0.0)
+    return spread.astype(np.float32)

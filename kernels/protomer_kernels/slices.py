@@ -11,6 +11,7 @@ import numpy as np
 
 from protomer_kernels.cells import corner_and_fractions, scaled_columns, turned_mate
 from protomer_kernels.gather import load_cell_value
+from protomer_kernels.libraries import library_of
 from protomer_kernels.padded import PADDING, padded_transform
 
 
@@ -28,7 +29,7 @@ def transform_volume(volume: np.ndarray, radius: int, amplitude: float = 1.0, wo
     """Map (D, D, D) float32 -> Fourier volume (n, n, r + 1, 2) float32, n = 2 r + 1, r = volume_radius(radius), scaled so that its
     slices are unitary transforms of the map's projections: F(map) / D * amplitude."""
     box = len(volume)
-    correction = (1.0 / gridding_correction(box)).astype(np.float32)
+    correction = library_of(volume).arrays.asarray((1.0 / gridding_correction(box)).astype(np.float32))
     corrected = volume * correction[:, None, None] * correction[:, None] * (correction * np.float32(amplitude / box))
     spectrum = padded_transform(corrected.astype(np.float32, copy=False), volume_radius(radius), workers)
     return spectrum.view(np.float32).reshape(*spectrum.shape, 2)

@@ -10,16 +10,26 @@ near a mean M rather than near 0,
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import numba
 import numpy as np
 
+from protomer_kernels.libraries import library_of
 from protomer_kernels.padded import PADDING, map_of_transform
 from protomer_kernels.slices import gridding_correction
 
 
-@numba.njit(cache=True)
-def shell_weights(weight, shells):
+@singledispatch
+def shell_weights(weight: np.ndarray, shells: int) -> np.ndarray:
     """Mean of weight (n, n, r + 1) over each shell of unpadded width: (shells,) float64; 0 for shells that hold no voxel."""
+    means: np.ndarray = _means_over_shells(weight, shells)
+    return means
+
+
+@numba.njit(cache=True)
+def _means_over_shells(weight, shells):
+    """As shell_weights."""
     centre = (weight.shape[0] - 1) // 2
     total, count = np.zeros(shells), np.zeros(shells)
     for k in range(weight.shape[0]):
@@ -44,10 +54,16 @@ def _divide(numerator, weight, ridge, out):
                 out[k, j, i] = numerator[k, j, i] / np.float32(weight[k, j, i] + ridge[shell]) if inside else np.complex64(0.0)
 
 
-@numba.njit(parallel=True, cache=True)
-def add_expected(numerator, pull, mean):
+@singledispatch
+def add_expected(numerator: np.ndarray, pull: np.ndarray, mean: np.ndarray) -> None:
     """Eq. (2)'s numerator in place: numerator and mean (n, n, r + 1) complex64; pull (shells,) float64 is 1 / tau^2, times the share of
     the mean that is expected."""
+    _add_by_shell(numerator, pull, mean)
+
+
+@numba.njit(parallel=True, cache=True)
+def _add_by_shell(numerator, pull, mean):
+    """As add_expected."""
     centre = (numerator.shape[0] - 1) // 2
     for k in numba.prange(numerator.shape[0]):
         for j in range(numerator.shape[1]):
@@ -57,6 +73,7 @@ def add_expected(numerator, pull, mean):
                     numerator[k, j, i] += np.float32(pull[shell]) * mean[k, j, i]
 
 
+@singledispatch
 def quotient(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """Eq. (1) without the way back to real space: (n, n, r + 1) complex64. It takes the numerator's place."""
     _divide(numerator, weight, ridge.astype(np.float64), numerator)
@@ -76,7 +93,7 @@ def solve_volume(numerator: np.ndarray, weight: np.ndarray, ridge: np.ndarray, b
 def map_of_quotient(solved: np.ndarray, box: int, workers: int = 1) -> np.ndarray:
     """The map (box, box, box) float32 of eq. (1)'s quotient (n, n, r + 1), which is used up."""
     volume = map_of_transform(solved, box, workers)
-    correction = (1.0 / gridding_correction(box)).astype(np.float32)
+    correction = library_of(volume).arrays.asarray((1.0 / gridding_correction(box)).astype(np.float32))
     volume *= correction[:, None, None] * np.float32(box)
     volume *= correction[:, None] * correction
     return volume

@@ -6,8 +6,7 @@ scores that leave a method are NumPy arrays, in float64, on either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from protomer_kernels import insertion, newton, noise, slices
 from protomer_kernels.ctf import CtfParameters, ctf_values
 from protomer_kernels.grid_scores import best_rotations, grid_scores
 from protomer_kernels.half_plane import HalfPlane, transform_images
+from protomer_kernels.libraries import HOST
 from protomer_kernels.normal_equations import SUMS
 
 Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
@@ -27,7 +27,7 @@ class Arithmetic:
     """On the CPU, by kernels that share so many of its threads; one, unless more are given."""
 
     backend = "cpu"
-    xp: ModuleType = np  # of the arrays that it computes on
+    library = HOST  # that has its arrays
     at_once = 1  # how many batches
     of_transforms = ""  # tells crops that it transforms from those of other arithmetics, in bits
 
@@ -49,6 +49,10 @@ class Arithmetic:
     def crops(self, packed: Sequence[Packed]) -> Any:
         """Crops (n, K) complex64 of batches that follow one another, where they are computed on."""
         return packed[0].unpacked() if len(packed) == 1 else np.concatenate([part.unpacked() for part in packed])
+
+    def made_once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What make() gives, which is the same whenever it is asked for by this key."""
+        return make()
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array that holds anything."""

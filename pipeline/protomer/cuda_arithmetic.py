@@ -8,15 +8,14 @@ Crops that stay the same from one iteration to the next stay on the device, as f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import config, cuda
 
 from protomer.arithmetic import Arithmetic, Images, Waves
+from protomer.cuda_maps import served_library
+from protomer.device_arrays import free_bytes, seen_by_kernels
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
 from protomer.running.batches import BATCH
@@ -27,34 +26,9 @@ from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
 
+MADE = 2  # arrays that are kept for the key that they were made for: one for each half
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
 AT_ONCE = 32  # batches: enough for each launch to fill a device many times over
-
-
-def array_module() -> ModuleType:
-    """CuPy; NumPy in Numba's simulator."""
-    if config.ENABLE_CUDASIM:
-        return np
-    os.environ.setdefault("CUPY_TF32", "1")  # read at the first product; only grids are scored by products (precision: grid_scores.py)
-    import cupy
-
-    return cupy  # type: ignore[no-any-return]
-
-
-def free_bytes() -> int:
-    """The device's memory that nobody uses; in the simulator, what a device of 2 GB might have."""
-    if config.ENABLE_CUDASIM:
-        return 2**31
-    import cupy
-
-    return int(cupy.cuda.runtime.memGetInfo()[0])
-
-
-def seen_by_kernels(item: Any) -> Any:
-    """CuPy's arrays, in tuples of any depth, as Numba's kernels take them, without a copy; all else as it is."""
-    if isinstance(item, tuple):
-        return tuple(map(seen_by_kernels, item))
-    return cuda.as_cuda_array(item, sync=False) if hasattr(item, "__cuda_array_interface__") else item
 
 
 class CudaArithmetic(Arithmetic):
@@ -70,7 +44,8 @@ class CudaArithmetic(Arithmetic):
 
     def __init__(self, needed_bytes: int = 0, batch_bytes: int = 0, threads: int = 1) -> None:
         super().__init__(threads)
-        self.xp, free = array_module(), free_bytes()
+        self.library, free = served_library(), free_bytes()
+        self._xp = self.library.arrays
         left, needed = int(MOST * free) - needed_bytes, needed_bytes + batch_bytes
         if left < batch_bytes:
             raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed / MOST / 1e9:.2f} GB for this run",
@@ -78,20 +53,29 @@ class CudaArithmetic(Arithmetic):
         self.at_once = min(AT_ONCE, max(1, left // 2 // max(batch_bytes, 1)))
         self._room = left - self.at_once * batch_bytes
         self._kept: dict[tuple[int, int], Any] = {}  # by store and number
+        self._made: dict[Hashable, Any] = {}
         self._waves: dict[tuple[int, int], tuple[Any, Any, int]] = {}
         self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def here(self, array: np.ndarray) -> Any:
         """On the device, in the array's own type."""
-        return self.xp.asarray(array)
+        return self._xp.asarray(array)
 
     def on_host(self, array: Any) -> np.ndarray:
         """As an array of NumPy."""
-        return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+        return np.asarray(array.get()) if isinstance(array, self._xp.ndarray) else array
+
+    def made_once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Kept on the device, the last few."""
+        if key not in self._made:
+            self._made[key] = make()
+            for oldest in list(self._made)[:-MADE]:
+                del self._made[oldest]
+        return self._made[key]
 
     def transform(self, images: np.ndarray, plane: HalfPlane) -> np.ndarray:
         """As Arithmetic.transform, by cuFFT."""
-        xp, size = self.xp, images.shape[-1]
+        xp, size = self._xp, images.shape[-1]
         spectrum = xp.fft.rfft2(xp.fft.ifftshift(self.here(images), axes=(1, 2)))
         rows, columns = self.here(plane.coordinates[:, 1] % size), self.here(plane.coordinates[:, 0])
         return self.on_host((spectrum[:, rows, columns] * np.float32(plane.box / size**2)).astype(np.complex64, copy=False))
@@ -99,7 +83,7 @@ class CudaArithmetic(Arithmetic):
     def crops(self, packed: Sequence[Packed]) -> Any:
         """As Arithmetic.crops; they stay on the device as far as it has room."""
         parts = [self._unpacked(part) for part in packed]
-        return parts[0] if len(parts) == 1 else self.xp.concatenate(parts)
+        return parts[0] if len(parts) == 1 else self._xp.concatenate(parts)
 
     def _unpacked(self, packed: Packed) -> Any:
         stored = self._kept.get((packed.store, packed.number))
@@ -116,7 +100,7 @@ class CudaArithmetic(Arithmetic):
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array on the device that holds anything."""
-        return self.xp.empty(shape, np.float32)
+        return self._xp.empty(shape, np.float32)
 
     def ctf(self, parameters: CtfParameters, waves: Waves, cycle_per_A: float, added: tuple[np.ndarray, np.ndarray] | None) -> Any:
         """As Arithmetic.ctf."""
@@ -156,23 +140,23 @@ class CudaArithmetic(Arithmetic):
 
     def _best_of_block(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
         """best_of_grid of BATCH images at most, to which images of zeros are added."""
-        xp, (rotations, _, length), shift_number = self.xp, views.shape, len(ramps)
+        xp, (rotations, _, length), shift_number = self._xp, views.shape, len(ramps)
         number = len(images[0])
         data, amplitude = (xp.zeros((BATCH, *part.shape[1:-1], length), np.float32) for part in images)
         data[:number], amplitude[:number] = images[0][:, :, :length], images[1][:, :length]
         moved = (amplitude * (data[:, 0] + np.complex64(1j) * data[:, 1]))[:, None] * self.here(ramps)[None]
         left = xp.concatenate([moved.real, moved.imag], axis=2).reshape(BATCH * shift_number, 2 * length)
         half_square = np.float32(0.5) * amplitude * amplitude
-        scores, shifts = self.empty((BATCH, rotations)), xp.empty((BATCH, rotations), np.int16)
+        scores, shifts = self.empty((number, rotations)), xp.empty((number, rotations), np.int16)
         tile = max(grid_scores.THREADS, DEVICE_TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
         for first in range(0, rotations, tile):
             part = views[first : first + tile]
-            power = half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T
-            cross = left @ part.reshape(len(part), 2 * length).T
-            of_tile = xp.ascontiguousarray(cross), xp.ascontiguousarray(power), shift_number, first, scores, shifts
+            power = xp.ascontiguousarray(half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T)
+            cross = xp.ascontiguousarray(left @ part.reshape(len(part), 2 * length).T)
+            of_tile = cross[: number * shift_number], power[:number], shift_number, first, scores, shifts
             grid_scores.best_shift(*seen_by_kernels(of_tile))
         columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
-        grid_scores.best_rotations(*seen_by_kernels((scores[:number], shifts[:number], columns, best_shifts)))
+        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
         return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
@@ -191,7 +175,7 @@ class CudaArithmetic(Arithmetic):
 
     def empty_accumulator(self, radius: int) -> Any:
         """As Arithmetic.empty_accumulator."""
-        return self.xp.zeros(accumulator_shape(radius), np.int64)
+        return self._xp.zeros(accumulator_shape(radius), np.int64)
 
     def insert(self, poses: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: Images, waves: Waves, scale: float,
                accumulator: Any, curvature: np.ndarray | None = None) -> None:
@@ -215,7 +199,7 @@ class CudaArithmetic(Arithmetic):
 
     def _floats(self, array: np.ndarray) -> Any:
         """A float32 copy on the device."""
-        return self.xp.array(array, np.float32)
+        return self._xp.array(array, np.float32)
 
     def _waves_here(self, waves: Waves) -> tuple[Any, Any, int]:
         """kx and ky on the device; rings of one box come in one order, so that their number tells them."""

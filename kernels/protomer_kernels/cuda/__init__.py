@@ -15,6 +15,13 @@ What an E-step does to a batch of images, in order, and what does it on a device
 | insertion (insertion.insert_slices) | `insertion` |
 | residual power (noise.residual_power) | `noise` |
 
+What an M-step does:
+
+| step | on a device |
+|---|---|
+| fixed point to sums, quotient, mask, filters, transforms (insertion.py, wiener.py, masks.py, fourier.py, padded.py) | a library |
+| sums over shells (wiener.shell_weights, shells.shell_cross_sums) | `shells` |
+
 Every kernel is float32 throughout, sums in an order that does not depend on the schedule (or in integers), and gives the same bits every
 time on one model of device; they differ from the CPU's bits.
 """

@@ -137,6 +137,7 @@ def first_step(classes: Classes, mixture: Mixture) -> Step:
             break
         seen = [replace(state, poses=poses, agreed=state.agreed + AGREEMENTS, model=replace(state.model, noise=step.noise))
                 for state, poses in zip(mixture.states, step.poses, strict=True)]
+        step = replace(step, totals=())  # of which two would not fit
         step = estimate(classes.setup, seen, hypotheses_of(classes, mixture, (True, with_unknown)))
     return step
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.fft
 
 from protomer.classes.differing import differing_places
 from protomer.engine.maximisation import (
@@ -48,6 +47,7 @@ from protomer.maps.volumes import Halves
 from protomer.refinement.setup import MASK_FRACTION, Setup
 from protomer.running.batches import Key
 from protomer_kernels.fourier import apply_shell_filter, crop_volume
+from protomer_kernels.libraries import library_of
 from protomer_kernels.shells import shell_cross_sums
 from protomer_kernels.slices import gridding_correction, transform_volume
 from protomer_kernels.wiener import add_expected, map_of_quotient, quotient, shell_weights, solve_volume
@@ -72,23 +72,27 @@ def references_about_consensus(
     (N, K): by which images were counted in the classes; decoys: the starts (D, D, D) of some classes; is_random: these were
     drawn, and what chance made different stays, in both halves alike, up to each class's own FSC."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
-    mask, threads = solid_sphere(box, MASK_FRACTION), setup.threads
+    arithmetic, threads = setup.arithmetic, setup.threads
+    mask = solid_sphere(box, MASK_FRACTION, library=arithmetic.library)
+    totals = [{key: arithmetic.here(total) for key, total in of_class.items()} for of_class in totals]
     pool = _together([of_class for k, of_class in enumerate(totals) if k not in decoys] or totals)
     halves, pooled = [half_totals(of_class) for of_class in totals], half_totals(pool)
     half_maps = [each.map(lambda total: unregularised(Sums.of(total, scale), box, shells, threads)) for each in (*halves, pooled)]
     curves = [half_map_curve(maps, mask) for maps in half_maps]
     common = signal_to_noise(np.resize(curves[-1], shells), min(first_shell_below(curves[-1]), shells - 1))
-    masked_ft = [maps.map(lambda data: scipy.fft.rfftn(data * mask)) for maps in half_maps]
-    starts_ft = {k: Halves.of(scipy.fft.rfftn(crop_volume(start, box) * mask)) for k, start in decoys.items()}
+    rfftn, starts = arithmetic.library.fft.rfftn, {k: arithmetic.here(start) for k, start in decoys.items()}
+    masked_ft = [maps.map(lambda data: rfftn(data * mask)) for maps in half_maps]
+    starts_ft = {k: Halves.of(rfftn(crop_volume(start, box) * mask)) for k, start in starts.items()}
     share, apart = np.stack([expected(own_ft, starts_ft.get(k, masked_ft[-1]), shells, k in decoys) for k, own_ft in
                              enumerate(masked_ft[:-1])], axis=1)
-    start_means = {k: mean_of_map(start, band.insertion_radius, threads) for k, start in decoys.items()}
+    start_means = {k: mean_of_map(start, band.insertion_radius, threads) for k, start in starts.items()}
     apart = apart / told_apart(posterior)[:, None] ** 2
     if is_random:
         apart = np.stack([signal_to_noise(np.resize(curve, shells), first_shell_below(curve)) for curve in curves[:-1]])
     places = [np.ones(1, np.float32) if k in decoys or is_random else
               differing_places(masked_ft[k], masked_ft[-1], share[k], apart[k], mask) for k in range(len(totals))]
-    apart = apart / np.array([max(float((place * mask).sum() / mask.sum()), LEAST_PLACE) for place in places])[:, None]
+    of_sphere = [1.0 if place.size == 1 else float((place * mask).sum() / mask.sum()) for place in places]
+    apart = apart / np.maximum(of_sphere, LEAST_PLACE)[:, None]
     weights = [each.map(lambda total: shell_weights(Sums.of(total, scale).weight, shells)) for each in (*halves, pooled)]
     join_shell = min(setup.join_shell, band.insertion_radius)
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
@@ -105,7 +109,7 @@ def references_about_consensus(
             if places[k].size > 1:
                 awaited = apply_shell_filter(mean_map, _long(share[k], box // 2 + 1))
                 volume = awaited + places[k] * (volume - awaited)
-            maps.append(volume * mask)
+            maps.append(arithmetic.on_host(volume * mask))
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, len(totals), box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return [{key: gathered[n, k] for n, key in enumerate(owners)} for k in range(len(totals))], curves[:-1]
@@ -114,9 +118,11 @@ def references_about_consensus(
 def mean_of_map(volume: np.ndarray, radius: int, workers: int) -> np.ndarray:
     """A map (D, D, D) as the quotient of a numerator and weights would have it, (n, n, r + 1) complex64: not yet corrected for gridding,
     which `transform_volume` and `solve_volume` both do."""
-    along = gridding_correction(len(volume)).astype(np.float32) ** 2
+    arrays = library_of(volume).arrays
+    along = arrays.asarray(gridding_correction(len(volume)).astype(np.float32) ** 2)
     transform = transform_volume(volume * along[:, None, None] * along[:, None] * along, radius, workers=workers)
-    return np.ascontiguousarray(transform[..., 0] + np.complex64(1j) * transform[..., 1])
+    mean: np.ndarray = arrays.ascontiguousarray(transform[..., 0] + np.complex64(1j) * transform[..., 1])
+    return mean
 
 
 def expected(

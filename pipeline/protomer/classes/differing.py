@@ -11,11 +11,10 @@ The halves share the places and nothing else. Where no place is sure, difference
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
-from scipy.ndimage import gaussian_filter
 
 from protomer.maps.volumes import Halves
 from protomer_kernels.fourier import apply_shell_filter
+from protomer_kernels.libraries import library_of
 
 POSSIBLE, SURE = 2.0, 4.0
 WINDOW = 0.5  # standard deviation of the window of eq. (2), of a period of the mean shell
@@ -36,9 +35,10 @@ def differing_places(
     difference = Halves(*(_difference(own, of_all, share, known, mask, shells)
                           for own, of_all in ((own_ft.a, all_ft.a), (own_ft.b, all_ft.b))))
     width = WINDOW * box / max(mean_shell, 1.0)
+    gaussian_filter = library_of(mask).ndimage.gaussian_filter
     agreement = gaussian_filter(difference.a * difference.b, width, mode="constant")
     elsewhere = [gaussian_filter(difference.a * np.roll(difference.b, box // 3, axis), width, mode="constant") for axis in range(3)]
-    spread = float(np.sqrt(np.mean([np.mean(chance[mask > 0.5] ** 2) for chance in elsewhere])))
+    spread = float(np.sqrt(np.mean([float(np.mean(chance[mask > 0.5] ** 2)) for chance in elsewhere])))
     z = agreement / max(spread, 1e-30)
     if float(z[mask > 0.5].max()) < SURE:
         return ANYWHERE
@@ -47,6 +47,6 @@ def differing_places(
 
 def _difference(own: np.ndarray, of_all: np.ndarray, share: np.ndarray, known: np.ndarray, mask: np.ndarray, shells: int) -> np.ndarray:
     """Eq. (1) of one half, (D, D, D)."""
-    maps = [scipy.fft.irfftn(transform, mask.shape) for transform in (own, of_all)]
+    maps = [library_of(transform).fft.irfftn(transform, mask.shape) for transform in (own, of_all)]
     padded = [np.concatenate([curve[:shells], np.zeros(max(shells - len(curve), 0))]) for curve in (known, share * known)]
     return (apply_shell_filter(maps[0], padded[0]) - apply_shell_filter(maps[1], padded[1])) * mask

@@ -86,7 +86,7 @@ class Reference:
         arithmetic: Arithmetic = CPU,
     ) -> Reference:
         """From a map (D, D, D): its transform up to `radius`, and the slices of the search's grid."""
-        volume_ft = arithmetic.here(transform_volume(volume, radius, workers=arithmetic.threads))
+        volume_ft = transform_volume(arithmetic.here(volume), radius, workers=arithmetic.threads)
         quaternions = search.grid
         grid = matrices_from_quaternions(quaternions[asymmetric_unit_rows(quaternions, alike(operators, mates))])
         slices = arithmetic.slices(volume_ft, grid, plane.arrays(plane.prefix(search.grid_radius)))

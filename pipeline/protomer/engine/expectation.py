@@ -32,14 +32,14 @@ from protomer_kernels.half_plane import HalfPlane
 class Expectation:
     """What one rank's share of the E-step gives. Of each class: poses, and one accumulator for each half and fold that it met. Posterior
     (n, K) of the classes, log odds (n,) of something unknown (0 where they are not asked for), grey sums (n, 2) of Re(X* M) and |M|^2 (rows
-    in the order of its batches), and residual sums of each batch (b, groups, 3, shells)."""
+    in the order of its batches), and residual sums of each batch (b, groups, 3, shells). Accumulators are where `arithmetic` computes."""
 
     poses: tuple[PoseTable, ...]
     posterior: np.ndarray
     unknown: np.ndarray
     grey: np.ndarray
     residuals: np.ndarray
-    accumulators: tuple[dict[Key, np.ndarray], ...]
+    accumulators: tuple[dict[Key, Any], ...]
     scale: float
 
 
@@ -87,8 +87,7 @@ def expect(
         residuals = by_group(sums, of_batch * groups + particles.optics[rows], len(together) * groups)
         seen.append(_Seen(tables, posterior, unknown, sums[:, 1:, 1:].sum(axis=2), residuals.reshape(-1, groups, 3, shells)))
         context.advance(len(rows))
-    totals = tuple({key: arithmetic.on_host(sums) for key, sums in of_class.items()} for of_class in accumulators)
-    return _joined(seen, pose_tables, (groups, 3, shells), totals, context.scale)
+    return _joined(seen, pose_tables, (groups, 3, shells), tuple(accumulators), context.scale)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _joined(
     seen: Sequence[_Seen],
     like: Sequence[PoseTable],
     residual_shape: tuple[int, ...],
-    totals: tuple[dict[Key, np.ndarray], ...],
+    accumulators: tuple[dict[Key, Any], ...],
     scale: float,
 ) -> Expectation:
     """All batches of the rank, which may be none, one after the other."""
@@ -115,7 +114,7 @@ def _joined(
     posterior, unknown, grey, residuals = (
         np.concatenate([getattr(part, name) for part in (none, *seen)]) for name in ("posterior", "unknown", "grey", "residuals")
     )
-    return Expectation(poses, posterior, unknown, grey, residuals, totals, scale)
+    return Expectation(poses, posterior, unknown, grey, residuals, accumulators, scale)
 
 
 def _references(models: Sequence[Model], key: Key, plane: HalfPlane, search: Search, arithmetic: Arithmetic) -> list[Reference]:

@@ -1,4 +1,7 @@
-"""The M-step: from accumulated slices to half maps, their FSC, and the references of the next E-step."""
+"""The M-step: from accumulated slices to half maps, their FSC, and the references of the next E-step.
+
+All of it is done where the accumulators lie: on the host, or on a device (cuda_maps.py); maps stay there until they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.maps.resolution import corrected_fsc, first_random_shell
 from protomer.maps.volumes import Halves
 from protomer.randomness import generator
 from protomer.running.batches import Key
 from protomer.running.ranks import Team
-from protomer_kernels.fourier import phase_randomise
+from protomer_kernels.fourier import phases_of, with_phases
 from protomer_kernels.insertion import accumulator_values, empty_accumulator
+from protomer_kernels.libraries import HOST, Library, library_of
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.padded import PADDING
 from protomer_kernels.shells import fourier_shell_correlation
@@ -38,13 +43,18 @@ class Sums:
         return cls(*accumulator_values(accumulator, scale))
 
 
-def add_up_ranks(accumulators: dict[Key, np.ndarray], keys: list[Key], radius: int, team: Team) -> dict[Key, np.ndarray]:
-    """Every rank's accumulators summed over ranks, on every rank; exact, since they are integers."""
+def add_up_ranks(
+    accumulators: dict[Key, np.ndarray], keys: list[Key], radius: int, team: Team, arithmetic: Arithmetic = CPU
+) -> dict[Key, np.ndarray]:
+    """Every rank's accumulators summed over ranks, on every rank; exact, since they are integers. A single rank's stay where they are,
+    those of several meet on the host."""
     totals = {}
     for key in keys:
         own = accumulators.get(key)
         totals[key] = empty_accumulator(radius) if own is None else own
-        team.add_up(totals[key])
+        if team.size > 1:
+            totals[key] = arithmetic.on_host(totals[key])
+            team.add_up(totals[key])
     return totals
 
 
@@ -80,13 +90,23 @@ def half_map_curve(half_maps: Halves[np.ndarray], mask: np.ndarray) -> np.ndarra
     return curve
 
 
-def corrected_curve(half_maps: Halves[np.ndarray], mask: np.ndarray, curve: np.ndarray, seed: int) -> np.ndarray:
+def corrected_curve(
+    half_maps: Halves[np.ndarray], mask: np.ndarray, curve: np.ndarray, seed: int, arithmetic: Arithmetic = CPU
+) -> np.ndarray:
     """FSC of half maps in a tight mask, less what the mask itself contributes (Chen et al. 2013); curve: theirs in a sphere."""
-    from_shell = first_random_shell(curve)
+    from_shell, box = first_random_shell(curve), len(half_maps.a)
     masked = half_map_curve(half_maps, mask)
     if from_shell >= len(masked):
         return masked
-    a, b = (phase_randomise(h, from_shell, generator(seed, which, "mask correction")) for which, h in enumerate((half_maps.a, half_maps.b)))
+
+    def randomised(half: np.ndarray, which: int) -> np.ndarray:
+        def phases() -> np.ndarray:
+            noise = generator(seed, which, "mask correction").standard_normal((box,) * 3, dtype=np.float32)
+            return phases_of(arithmetic.here(noise))
+
+        return with_phases(half, from_shell, arithmetic.made_once(("phases", seed, which, box), phases))
+
+    a, b = (randomised(half, which) for which, half in enumerate((half_maps.a, half_maps.b)))
     return corrected_fsc(masked, fourier_shell_correlation(a * mask, b * mask), from_shell)
 
 
@@ -117,13 +137,14 @@ def join_below(own: Sums, other: np.ndarray, scale: float, join_shell: int) -> N
         return
     c, reach = (own.weight.shape[0] - 1) // 2, PADDING * join_shell
     axis = np.arange(-reach, reach + 1)
-    low = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + np.arange(reach + 1) ** 2) <= reach * reach
+    arrays = library_of(own.weight).arrays
+    low = arrays.asarray((axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + np.arange(reach + 1) ** 2) <= reach * reach)
     core = (slice(c - reach, c + reach + 1), slice(c - reach, c + reach + 1), slice(0, reach + 1))
-    added = Sums.of(np.ascontiguousarray(other[core]), scale)
+    added = Sums.of(arrays.ascontiguousarray(other[core]), scale)
     own.numerator[core] += np.where(low, added.numerator, 0)
     own.weight[core] += np.where(low, added.weight, 0)
 
 
-def solid_sphere(box: int, fraction: float, edge_fraction: float = 0.06) -> np.ndarray:
+def solid_sphere(box: int, fraction: float, edge_fraction: float = 0.06, library: Library = HOST) -> np.ndarray:
     """A soft sphere of radius `fraction` of the box's width."""
-    return sphere_mask(box, fraction * box, edge_fraction * box)
+    return sphere_mask(box, fraction * box, edge_fraction * box, library=library)

@@ -50,10 +50,9 @@ def unknown_log_odds(batch: Whitened, power: np.ndarray, plane: HalfPlane, arith
     begin = plane.prefix(FIRST_SHELL - 1)
     part = slice(begin, length)
     multiplicity, of_shell = plane.multiplicity[part].astype(np.float64), power[plane.shell[part]]
-    xp = arithmetic.xp
-    gain = batch.amplitude[:, part].astype(np.float64) ** 2 * xp.asarray(of_shell / multiplicity)
+    gain = batch.amplitude[:, part].astype(np.float64) ** 2 * arithmetic.here(of_shell / multiplicity)
     observed = (batch.data[:, :, part].astype(np.float64) ** 2).sum(axis=1)
-    return arithmetic.on_host((observed * gain / (1.0 + gain) - xp.asarray(multiplicity) * xp.log1p(gain)).sum(axis=1))
+    return arithmetic.on_host((observed * gain / (1.0 + gain) - arithmetic.here(multiplicity) * np.log1p(gain)).sum(axis=1))
 
 
 def can_be_told(log_odds: np.ndarray, unknown: np.ndarray) -> bool:

@@ -16,16 +16,15 @@ to blur poses. Half-sets share g_b and h_b, and no density.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import scipy.fft
-from scipy.ndimage import gaussian_filter
 
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Halves
 from protomer_kernels.fourier import half_radius
+from protomer_kernels.libraries import HOST, Library, library_of
 from protomer_kernels.shells import friedel_weight
 
 LEAST_SHELL, STEP = 2.0, 1.25  # bands widen by this factor, and are a shell wide at least
@@ -53,7 +52,7 @@ class LocalGains:
 
     def apply(self, volume: np.ndarray) -> np.ndarray:
         """Eq. (5) for a map (D, D, D) that is weighted by h_b already."""
-        out = np.zeros(volume.shape, np.float32)
+        out: np.ndarray = library_of(volume).arrays.zeros(volume.shape, np.float32)
         for gain, part in zip(self.gain, parts_of(volume, self.shells, self.order), strict=True):
             out += gain * part * np.float32(1.0 / LEVELS)
         return out
@@ -69,12 +68,13 @@ def bands(finest_shell: float) -> tuple[float, ...]:
 
 def find_gains(half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: float, how: NonUniform) -> LocalGains:
     """Eqs. (2) to (5) of two unregularised half maps (D, D, D); sphere (D, D, D): where references live."""
-    shells, box = bands(finest_shell), len(half_maps.a)
+    shells, box, library = bands(finest_shell), len(half_maps.a), library_of(half_maps.a)
     inside, gains, best = sphere > 0.5, [], []
     pairs = zip(*(parts_of(half, shells, how.order) for half in half_maps), strict=True)
-    for shell, weight, (a, b) in zip(shells, band_weights(box, shells, how.order), pairs, strict=True):
+    for shell, weight, (a, b) in zip(shells, band_weights(box, shells, how.order, library), pairs, strict=True):
         sigma_px = min(max(3.0, WINDOW * how.window_factor * box / shell), float(box)) / np.sqrt(12.0)  # as wide as a window of that width
-        ratio = np.maximum(gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0) / noise_about(a, b, inside, WIDER * sigma_px)
+        signal = np.maximum(library.ndimage.gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0)
+        ratio = signal / noise_about(a, b, inside, WIDER * sigma_px)
         unsure = SURE * spread_of_noise(weight, sigma_px)
         ratio = ratio**3 / (ratio**2 + np.float32(unsure**2))
         gain = ratio / (1.0 + ratio)
@@ -87,7 +87,7 @@ def noise_about(a: np.ndarray, b: np.ndarray, inside: np.ndarray, sigma_px: floa
     """Eq. (2) (D, D, D) of the parts of two half maps in a band."""
     apart = (a - b) ** 2 * np.float32(0.5)
     everywhere = np.float32(max(float(apart[inside].mean(dtype=np.float64)), 1e-30))
-    return np.maximum(gaussian_filter(apart, sigma_px, mode="nearest"), everywhere)
+    return np.maximum(library_of(apart).ndimage.gaussian_filter(apart, sigma_px, mode="nearest"), everywhere)
 
 
 def spread_of_noise(weight: np.ndarray, sigma_px: float) -> float:
@@ -95,23 +95,29 @@ def spread_of_noise(weight: np.ndarray, sigma_px: float) -> float:
 
     Such a product is correlated as the square of the noise is, and the window lets pass what is smooth in it.
     """
-    box = len(weight)
-    correlation = scipy.fft.irfftn(weight.astype(np.float32) ** 2, (box,) * 3)
-    power = scipy.fft.rfftn((correlation / max(float(correlation[0, 0, 0]), 1e-30)) ** 2).real
-    passed = np.exp(-((2.0 * np.pi * sigma_px / box * half_radius(box, 3)) ** 2))
-    return float(np.sqrt(max(float((power * passed * friedel_weight(box)).sum()), 0.0) / box**3))
+    box, library = len(weight), library_of(weight)
+    correlation = library.fft.irfftn(weight.astype(np.float32) ** 2, (box,) * 3)
+    power = library.fft.rfftn((correlation / max(float(correlation[0, 0, 0]), 1e-30)) ** 2).real
+    passed = np.exp(-((2.0 * np.pi * sigma_px / box * half_radius(box, 3, library)) ** 2))
+    mates = library.arrays.asarray(friedel_weight(box))
+    return float(np.sqrt(max(float((power * passed * mates).sum()), 0.0) / box**3))
 
 
-def band_weights(box: int, shells: tuple[float, ...], order: int) -> list[np.ndarray]:
-    """Eq. (1): (D, D, D // 2 + 1) float32 for each band; together 1 up to the finest shell, and 0 beyond."""
-    radius = half_radius(box, 3).astype(np.float32)
-    below = [1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order)) for shell in shells[:-1]]
-    below.append((radius <= shells[-1] + 0.5).astype(np.float32))
-    inside = below[-1]
-    return [below[0] * inside, *((upper - lower) * inside for lower, upper in pairwise(below))]
+def band_weights(box: int, shells: tuple[float, ...], order: int, library: Library = HOST) -> Iterator[np.ndarray]:
+    """Eq. (1): (D, D, D // 2 + 1) float32 for each band, one after the other; together 1 up to the finest shell, and 0 beyond."""
+    radius = half_radius(box, 3, library)
+    inside = (radius <= shells[-1] + 0.5).astype(np.float32)
+    lower: np.ndarray | None = None
+    for shell in shells[:-1]:
+        upper = 1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order))
+        yield (upper if lower is None else upper - lower) * inside
+        lower = upper
+    yield inside * inside if lower is None else (inside - lower) * inside
 
 
-def parts_of(volume: np.ndarray, shells: tuple[float, ...], order: int) -> list[np.ndarray]:
-    """A map (D, D, D) in bands."""
-    spectrum = scipy.fft.rfftn(volume.astype(np.float32))
-    return [scipy.fft.irfftn(spectrum * weight, volume.shape) for weight in band_weights(len(volume), shells, order)]
+def parts_of(volume: np.ndarray, shells: tuple[float, ...], order: int) -> Iterator[np.ndarray]:
+    """A map (D, D, D) in bands, one after the other."""
+    library = library_of(volume)
+    spectrum = library.fft.rfftn(volume.astype(np.float32))
+    for weight in band_weights(len(volume), shells, order, library):
+        yield library.fft.irfftn(spectrum * weight, volume.shape)

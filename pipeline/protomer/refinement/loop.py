@@ -137,7 +137,8 @@ def estimate(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> S
     poses = tuple(_gather_poses(setup, of_class) for of_class in share.poses)
     scale = refined_scale(first.scale, in_table_order(setup, share.grey)) if setup.particle_scale else first.scale
     noise, fit = _update_noise(setup, first.model, setup.team.gather_rows(share.residuals).sum(axis=0))
-    totals = tuple(add_up_ranks(of_class, setup.keys, first.model.insertion_radius, setup.team) for of_class in share.accumulators)
+    radius, team = first.model.insertion_radius, setup.team
+    totals = tuple(add_up_ranks(of_class, setup.keys, radius, team, setup.arithmetic) for of_class in share.accumulators)
     posterior, unknown = in_table_order(setup, share.posterior), in_table_order(setup, share.unknown)
     return Step(poses, context.search_again, totals, share.scale, posterior, unknown, scale, noise, fit)
 
@@ -210,9 +211,10 @@ def refitted(setup: Setup, totals: dict[Key, np.ndarray], scale: float, state: S
         return None
     band = state.band
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
-    half_maps = half_totals(totals).map(lambda total: unregularised(Sums.of(total, scale), box, shells, setup.threads))
+    here, on_host = setup.arithmetic.here, setup.arithmetic.on_host
+    half_maps = half_totals(totals).map(lambda total: unregularised(Sums.of(here(total), scale), box, shells, setup.threads))
     resolved = first_shell_below(half_map_curve(half_maps, setup.solid(box)))
-    volumes = half_maps.map(lambda data: Volume(data, setup.width_A / box))
+    volumes = half_maps.map(lambda data: Volume(on_host(data), setup.width_A / box))
     return setup.winding.refitted(volumes, setup.width_A / max(resolved, 1), state.lattice)
 
 
@@ -222,7 +224,8 @@ def maximise(
     """References of the next iteration, with the lattice imposed, if any, and the FSC of unregularised half maps: where references live, or
     in the mask in use, corrected for it."""
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
-    halves, join_shell = half_totals(totals), min(setup.join_shell, band.insertion_radius)
+    arithmetic, join_shell = setup.arithmetic, min(setup.join_shell, band.insertion_radius)
+    halves = half_totals(totals).map(arithmetic.here)
     half_maps = halves.map(lambda total: setup.wound(unregularised(Sums.of(total, scale), box, shells, setup.threads), lattice))
     mask = setup.solid(box)
     curve = half_map_curve(half_maps, mask)
@@ -230,7 +233,7 @@ def maximise(
     tight = setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
     if tight.size > 1:
         mask = mask * tight
-        curve = corrected_curve(half_maps, mask, curve, setup.seed)
+        curve = corrected_curve(half_maps, mask, curve, setup.seed, arithmetic)
         resolved = min(first_shell_below(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
     gains = None
@@ -240,10 +243,10 @@ def maximise(
     own = [key for n, key in enumerate(setup.keys) if n % setup.team.size == setup.team.rank]
     maps = []
     for half, fold in own:
-        sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - totals[half, fold], scale)
+        sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - arithmetic.here(totals[half, fold]), scale)
         join_below(sums, halves[1 - half], scale, join_shell)
         volume = setup.wound(regularised(sums, ssnr, box, setup.threads), lattice)
-        maps.append((volume if gains is None else gains.apply(volume)) * mask)
+        maps.append(arithmetic.on_host((volume if gains is None else gains.apply(volume)) * mask))
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
@@ -281,12 +284,15 @@ def reconstruct_halves(
                              translations_px)
             line.advance(len(rows))
             setup.check_stop()
-    on_host = {key: arithmetic.on_host(sums) for key, sums in accumulators.items()}
-    totals = add_up_ranks(on_host, keys, plane.radius, setup.team)
-    half_maps = Halves(*(unregularised(Sums.of(totals[key], scale), box, plane.radius + 1, setup.threads) for key in keys))
+    totals = add_up_ranks(accumulators, keys, plane.radius, setup.team, arithmetic)
+
+    def solved(total: np.ndarray) -> np.ndarray:
+        return arithmetic.on_host(unregularised(Sums.of(arithmetic.here(total), scale), box, plane.radius + 1, setup.threads))
+
+    half_maps = Halves(*(solved(totals[key]) for key in keys))
     together = totals.pop(keys[0])
     together += totals.pop(keys[1])
-    return half_maps, unregularised(Sums.of(together, scale), box, plane.radius + 1, setup.threads)
+    return half_maps, solved(together)
 
 
 def _prepared(setup: Setup, crops: Any, rows: np.ndarray, weights: np.ndarray, ewald: Ewald | None) -> tuple[Whitened, ...]:

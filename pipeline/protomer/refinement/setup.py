@@ -26,6 +26,7 @@ from protomer.running.batches import Batch, Key
 from protomer.running.ranks import Team
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import crop_volume, low_pass
+from protomer_kernels.libraries import library_of
 from protomer_kernels.masks import dynamic_mask
 
 MASK_FRACTION = 0.42  # radius of the sphere in which references live, in boxes
@@ -50,12 +51,14 @@ class Masking:
 
     def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
         """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
-        box, given = len(half_maps.a), np.ones((1, 1, 1), np.float32)
+        box, library = len(half_maps.a), library_of(half_maps.a)
+        given: np.ndarray = library.arrays.ones((1, 1, 1), np.float32)
         if self.given is not None:
-            given = np.clip(crop_volume(self.given, box), 0.0, 1.0).astype(np.float32)
+            given = np.clip(crop_volume(library.arrays.asarray(self.given), box), 0.0, 1.0).astype(np.float32)
         if self.mode != "dynamic" or resolution_A > self.from_A:
             return given
-        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * solid_sphere(box, MASK_FRACTION) * given
+        sphere = solid_sphere(box, MASK_FRACTION, library=library)
+        mean = low_pass(half_maps.a + half_maps.b, box * voxel_size_A / self.from_A, 2.0) * sphere * given
         return given * dynamic_mask(mean, self.threshold, self.near_A / voxel_size_A, self.far_A / voxel_size_A)
 
 
@@ -109,12 +112,16 @@ class Setup:
         return float(self.store.plane.box * self.pixel_size_A)
 
     def solid(self, box: int) -> np.ndarray:
-        """Where references live, soft, in maps (box, box, box) of the images' field of view."""
-        return solid_sphere(box, MASK_FRACTION) if self.winding is None else self.winding.solid(box, self.width_A)
+        """Where references live, soft, in maps (box, box, box) of the images' field of view; where maps are computed on."""
+        if self.winding is None:
+            return solid_sphere(box, MASK_FRACTION, library=self.arithmetic.library)
+        return self.arithmetic.here(self.winding.solid(box, self.width_A))
 
     def wound(self, volume: np.ndarray, lattice: Lattice | None) -> np.ndarray:
-        """A map with the lattice imposed; as it is where there is none."""
-        return volume if self.winding is None or lattice is None else self.winding.wound(volume, self.width_A, lattice)
+        """A map, where maps are computed on, with the lattice imposed; as it is where there is none."""
+        if self.winding is None or lattice is None:
+            return volume
+        return self.arithmetic.here(self.winding.wound(self.arithmetic.on_host(volume), self.width_A, lattice))
 
     def search(self, band: Band) -> Search:
         """How poses are looked for in an iteration."""

@@ -18,6 +18,7 @@ from protomer_kernels.padded import LAYERS, PADDING
 from protomer_kernels.slices import volume_radius
 
 BASE_BYTES, BASE_AT_THE_END_BYTES = 240_000_000, 330_000_000
+DEVICE_MAPS = 24  # volumes that an M-step holds at once on a device: half maps, masks, their transforms and what these are made from
 MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening and drawing hold at once
 
 
@@ -58,11 +59,14 @@ class Work:
 
     @property
     def device_bytes(self) -> int:
-        """What all but images and batches takes on a device: accumulators, references, and the densest search."""
+        """What all but images and batches takes on a device at most: in an E-step accumulators, references and the densest search; in an
+        M-step and in the last reconstruction, accumulators, what one of them is solved with, and maps."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
         search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
+        references = self.classes * band.volume + max(search, band.from_map - band.volume)
         full = _Transform(self.box, self._plane.radius)
-        return max(band.accumulator * self.own_keys + self.classes * band.volume + search, 2 * full.accumulator)
+        solving = band.accumulator * (self.keys + self._added_up) + band.solving + 4 * self.box**3 * (DEVICE_MAPS + 6 * self.classes)
+        return max(band.accumulator * self.own_keys + references, solving, 2 * full.accumulator + full.solving)
 
     @property
     def device_batch_bytes(self) -> int:
@@ -78,6 +82,14 @@ class Work:
     def _band(self) -> _Transform:
         return _Transform(self.box, min(self.reach or self._plane.radius, self._plane.radius))
 
+    @property
+    def _added_up(self) -> int:
+        """How many accumulators an M-step makes of those of the E-step."""
+        of_one = self.keys // self.classes
+        if self.classes == 1:
+            return 3 if of_one > 2 else 0
+        return of_one + (2 * (self.classes + 1) if of_one > 2 else 0)  # of all classes together, and of each half of each of them
+
     def _expectation(self) -> int:
         band, low = self._band, self._plane.prefix(self.grid_radius)
         grid = 8 * low * (self.grid_rotations + BATCH * self.shifts * 3) + 6 * BATCH * self.grid_rotations
@@ -87,12 +99,7 @@ class Work:
         return band.accumulator * self.own_keys + references + max(band.from_map, band.volume + grid + batch)
 
     def _maximisation(self) -> int:
-        of_one = self.keys // self.classes
-        if self.classes == 1:
-            more = 3 if of_one > 2 else 0
-        else:  # those of all classes together, and of each half of each of them
-            more = of_one + (2 * (self.classes + 1) if of_one > 2 else 0)
-        totals = self._band.accumulator * (self.keys + more)
+        totals = self._band.accumulator * (self.keys + self._added_up)
         return totals + 8 * self.box**3 * self.keys + self._band.sums + self._band.to_map
 
 
@@ -124,6 +131,11 @@ class _Transform:
     def _planes(self) -> int:
         """The volume while one axis is in real space, and the layers at work (padded.py)."""
         return 8 * (self.box * self._side + 2 * LAYERS * PADDING * self.box) * (self._side // 2 + 1)
+
+    @property
+    def solving(self) -> int:
+        """At most, on a device, while an accumulator is made a map: its sums, and one array like the weights or the way to the map."""
+        return self.sums + max(self.volume, self.to_map)
 
     @property
     def from_map(self) -> int:
