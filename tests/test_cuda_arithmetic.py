@@ -18,7 +18,7 @@ from protomer.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from reconstructions import as_particles
-from refinement_runs import PROJECT, environment, protomer
+from refinement_runs import PROJECT, environment, protomer, protomer_process
 from simulated import chain_dataset
 
 Results = dict[str, np.ndarray]
@@ -79,7 +79,7 @@ def test_a_job_with_backend_cuda_says_so_and_gives_the_map_of_the_cpu(tmp_path: 
     words = ["reconstruct", "--particles", tmp_path / "particles.h5"]
     protomer(*words, "--output", tmp_path / "cpu", "--backend", "cpu")
     monkeypatch.setitem(os.environ, "NUMBA_ENABLE_CUDASIM", "1")
-    protomer(*words, "--output", tmp_path / "cuda", "--backend", "cuda")
+    protomer_process(*words, "--output", tmp_path / "cuda", "--backend", "cuda")
     begun = json.loads((tmp_path / "cuda/log.jsonl").read_text().splitlines()[0])
     assert begun["backend"] == "cuda" and begun["why"] == "as asked"
     expected = read_volume(tmp_path / "cpu/half_a.mrc").data
