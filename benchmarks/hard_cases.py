@@ -28,7 +28,8 @@ from protomer.formats.mrc import read_volume
 from protomer.imaging.images import ImageStore, common_frame, whitened
 from protomer.maps.resolution import first_crossing
 from protomer.maps.volumes import Volume
-from protomer.refinement.loop import iterate, maximise, survey_images
+from protomer.refinement.loop import iterate, maximise
+from protomer.refinement.preparing import surveyed
 from protomer.refinement.setup import Masking, Setup, State
 from protomer.running.batches import make_batches
 from protomer.running.progress import show_progress
@@ -72,10 +73,10 @@ def limit(folder: Path) -> PoseErrors:
     plane, number = HalfPlane(box, largest_radius(box)), len(particles)
     batches = make_batches(particles, FOLDS, 0)
     store = ImageStore(particles, plane, [b.rows for b in batches])
-    setup = Setup(particles, store, batches, range(len(batches)), Team(), np.eye(3)[None], pixel_A, round(box * pixel_A / 20.0), box / 16,
-                  True, 0, CPU, lambda label, total: show_progress(label, total, False), np.zeros((1, 1)), Masking("dynamic"))
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup = Setup(particles, store, batches, range(len(batches)), Team(), pixel_A, 0, CPU,
+                  lambda label, total: show_progress(label, total, False), join_shell=round(box * pixel_A / 20.0),
+                  shift_extent_px=box / 16, masking=Masking("dynamic"))
+    setup, noise = surveyed(setup)
     true = PoseTable(truth.rotation[:, None], truth.shift_A[:, None] / pixel_A, (truth.junk == 0)[:, None] * 1.0, np.zeros(number),
                      np.zeros((number, 15)), np.zeros(number))
     nothing = replace(PoseTable.empty(number), log_likelihood=np.zeros(number))

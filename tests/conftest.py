@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from protomer.environment import use_kernel_cache
+from protomer.environment import prepare_environment
 
-use_kernel_cache()  # before Numba is imported: its own cache does not notice a change in a function that a cached one calls
+# before NumPy and Numba are imported; one thread where another worker tests on the other core
+prepare_environment(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 PROJECT = Path(__file__).resolve().parent.parent
-#: files that take longest: begun first, so that no worker is left with one of them at the end
-SLOWEST = ("slurm", "symmetry_search", "refine", "start_up", "relaxation", "symmetric_refine", "examples", "symmetry_find_job",
-           "non_uniform", "local_controls", "real_data", "subtract_then_refine", "aberrated_data", "bad_input", "truth", "classify",
-           "confidence")
+#: files that take longest: begun first, so that no worker is left with one of them at the end. start_up compiles what the others need while
+#: another worker searches for symmetry, which needs little of it
+SLOWEST = ("slurm", "start_up", "symmetry_search", "relaxation", "refine", "classify", "ab_initio", "symmetric_refine", "examples",
+           "symmetry_find_job", "non_uniform", "local_controls", "real_data", "subtract_then_refine", "aberrated_data", "truth",
+           "class_trust", "confidence")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from protomer.engine.alignment import Search, Stage
 from protomer.engine.batch_alignment import Context
 from protomer.engine.expectation import Expectation, expect
 from protomer.engine.hypotheses import Hypotheses
+from protomer.engine.local_alignment import Local, Rest
 from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
 from protomer.refinement.loop import reconstruct_halves, survey_images
@@ -22,6 +23,7 @@ from protomer.refinement.setup import Setup
 from protomer.running.batches import Batch
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer_kernels.rotations import matrices_from_quaternions
+from protomer_kernels.slices import transform_volume
 from reconstructions import as_particles, setup_of
 from simulated import chain_dataset
 
@@ -61,6 +63,20 @@ def in_order(share: Expectation, arithmetic: Arithmetic) -> np.ndarray:
     return np.concatenate([arithmetic.on_host(sums).ravel() for _, sums in sorted(share.accumulators[0].items())])
 
 
+def near_given_poses(setup: Setup, model: Model, poses: PoseTable) -> Expectation:
+    """The first batch, less what is not refined, aligned near the poses, about a fulcrum."""
+    arithmetic, scale = setup.arithmetic, insertion_scale(setup.largest, setup.particles, model)
+    volume_ft = transform_volume(arithmetic.here(0.3 * next(iter(model.maps.values()))), model.insertion_radius)
+    rest = Rest((volume_ft, volume_ft), np.array([1.0, 0.0, 0.0]), 0.5, arithmetic)
+    given, fulcrum_px, origin_px = (poses.rotation[:, 0], poses.shift_px[:, 0]), np.array([2.0, -1.0, 0.5]), np.array([1.0, 0.5, 0.0])
+    local = Local(*given, 0.1, 1.0, np.array([0.4, 3.0]), fulcrum_px, origin_px, (False, False), 0.05, rest, True)
+    hypotheses = Hypotheses.of_one(True)
+    context = Context(np.zeros((1, NUMBER), bool), scale, PIXEL_A, lambda number: None, hypotheses, local=local, is_first=True,
+                      arithmetic=arithmetic)
+    moved = replace(model, origin_px=origin_px)
+    return expect(setup.batches, [0], setup.store, setup.particles, [moved], replace(SEARCH, final_radius=5), [poses], context)
+
+
 def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     """What an E-step with global and local searches gives, the same again, and the maps of a reconstruction."""
     setup, model, truth = prepared(folder, arithmetic)
@@ -68,6 +84,7 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     other = CudaArithmetic() if arithmetic.backend == "cuda" else Arithmetic()
     other.at_once = 1 if arithmetic.at_once > 1 else 3
     again = e_step(replace(setup, arithmetic=other), model, truth, np.arange(NUMBER) % 2 == 0)
+    near = near_given_poses(setup, model, truth)
     half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
     poses, sums, same_sums = share.poses[0], in_order(share, arithmetic), in_order(again, arithmetic)
     same = all(np.array_equal(one, other) for one, other in
@@ -76,7 +93,8 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
             "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
             "accumulator": sums, "is_repeatable": same,
             "scale": share.scale, "together": together, "half_a": half_maps.a,
-            "posterior": share.posterior, "grey": share.grey}
+            "local_rotation": matrices_from_quaternions(near.poses[0].rotation[:, 0]), "local_shift_px": near.poses[0].shift_px[:, 0],
+            "local_residuals": near.residuals, "posterior": share.posterior, "grey": share.grey}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,8 @@ from protomer.imaging.images import ImageStore, common_frame
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.loop import reconstruct_halves
+from protomer.refinement.preparing import surveyed
 from protomer.refinement.setup import Setup
 from protomer.running.batches import make_batches
 from protomer.running.ranks import Team
@@ -57,14 +57,13 @@ def rebuilt(
 ) -> tuple[Halves[np.ndarray], np.ndarray]:
     """Half maps and the map of both, from the particles' own poses under the operators; flat, or on the Ewald sphere."""
     group, poses = operators or OperatorSet.identity(), known_poses(particles, common_frame(particles)[1])
-    setup = setup_of(particles, group)
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    return reconstruct_halves(replace(setup, largest=largest), noise, poses, group.rotations, group.translations_A, ewald)
+    setup, noise = surveyed(setup_of(particles, group))
+    return reconstruct_halves(setup, noise, poses, group.rotations, group.translations_A, ewald)
 
 
 def setup_of(particles: Particles, operators: OperatorSet) -> Setup:
     """What a reconstruction works with, on one rank and one thread."""
     batches, (_, pixel_A) = make_batches(particles, 1, 0), common_frame(particles)
     line = SimpleNamespace(advance=lambda number: None)
-    return Setup(particles, store_of(particles), batches, range(len(batches)), Team(), operators.rotations, pixel_A, 0, 0.0, True, 0, CPU,
-                 lambda label, total: nullcontext(line), np.zeros((1, 1)))
+    return Setup(particles, store_of(particles), batches, range(len(batches)), Team(), pixel_A, 0, CPU,
+                 lambda label, total: nullcontext(line), operators=operators.rotations)

@@ -1,21 +1,23 @@
-"""Small refinements for tests: simulated files, and runs of the command line in processes of their own."""
+"""Small refinements for tests: simulated files, and runs of the command line in this process or in others."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 import psutil
 
-from protomer.tables.particles import empty_columns  # noqa: F401  (fails early where the package is not importable)
+from protomer.command_line import exit_code, invoke, jobs
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -27,11 +29,27 @@ def environment() -> dict[str, str]:
 
 
 def protomer(*words: object, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `protomer WORDS` on some ranks of one thread each, or on one rank of two threads, where no other test runs beside this one: the
+    """Run `protomer WORDS` in this process, which spares its start, or in processes of their own on several ranks of one thread each: the
     bits are the same."""
-    threads = 1 if ranks > 1 or "PYTEST_XDIST_WORKER" in os.environ else 2
+    if ranks > 1:
+        return protomer_process(*words, ranks=ranks, check=check)
+    command = ["protomer", *map(str, words), "--threads", os.environ["NUMBA_NUM_THREADS"]]
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
+        code = invoke(jobs, "protomer")
+    if code == exit_code(KeyboardInterrupt()):
+        raise KeyboardInterrupt
+    print(*command, out.getvalue(), err.getvalue(), sep="\n")  # shown where the test fails
+    result = subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+    if check:
+        result.check_returncode()
+    return result
+
+
+def protomer_process(*words: object, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `protomer WORDS` on ranks of one thread each, in processes of their own: for runs that may leave theirs in disorder too."""
     launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks)] if ranks > 1 else []
-    command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", str(threads)]
+    command = [*launcher, sys.executable, "-m", "protomer", *map(str, words), "--threads", "1"]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=check, timeout=280)
 
 
@@ -72,23 +90,13 @@ def processes_by_rank(launcher: subprocess.Popen[str]) -> dict[int, psutil.Proce
     return found
 
 
-def simulate_and_import(folder: Path, number: int = 160, snr: float = 0.2, **settings: object) -> Path:
+def simulate_and_import(
+    folder: Path, number: int = 160, snr: float = 0.2, box: int = 48, pixel_size_A: float = 4.7, **settings: object
+) -> Path:
     """Simulated images of RNA polymerase II in folder/simulated, imported into folder/imported."""
-    words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    protomer(
-        "simulate",
-        "--output",
-        folder / "simulated",
-        "--set",
-        f"number={number}",
-        "--set",
-        "box=48",
-        "--set",
-        "pixel_size=4.7A",
-        "--set",
-        f"snr={snr}",
-        *words,
-    )
+    design = {"number": number, "box": box, "pixel_size": f"{pixel_size_A}A", "snr": snr, **settings}
+    words = [word for name, value in design.items() for word in ("--set", f"{name}={value}")]
+    protomer("simulate", "--output", folder / "simulated", *words)
     protomer("import", "--star", folder / "simulated/particles.star", "--output", folder / "imported")
     return folder
 

@@ -17,7 +17,8 @@ from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import write_stack, write_volume
 from protomer.maps.volumes import Volume
 from protomer.tables.particles import Particles
-from refinement_runs import environment, protomer, refine_words, running, simulate_and_import, values
+from refinement_runs import environment, protomer, protomer_process, refine_words, running, simulate_and_import, values
+from small_disk import small_disk
 from stack_files import BOX, PIXEL_A, noise_images, plain_rows, star_text, write_data_set
 
 pytestmark = pytest.mark.filterwarnings("ignore:Data array contains NaN values:RuntimeWarning")
@@ -152,12 +153,8 @@ def test_a_mask_with_impossible_values_or_of_another_box_is_refused_by_reconstru
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system whose size a test chooses by `resize`."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "tiny") as disk:
+        yield disk
 
 
 def resize(disk: Path, size_bytes: int) -> None:
@@ -173,7 +170,7 @@ def assert_says_that_the_disk_is_full(result: subprocess.CompletedProcess[str], 
 
 def test_a_disk_that_is_full_gives_one_message_and_a_simulation_goes_on_when_there_is_room(tiny_disk: Path) -> None:
     words = ["simulate", "--output", tiny_disk / "out", "--set", "number=100", "--set", "box=32", "--set", "pixel_size=7A"]
-    assert_says_that_the_disk_is_full(protomer(*words, check=False), tiny_disk / "out")
+    assert_says_that_the_disk_is_full(protomer_process(*words, check=False), tiny_disk / "out")
     resize(tiny_disk, 10_000_000)
     protomer(*words, "--resume")
     assert (tiny_disk / "out/particles.mrcs").stat().st_size == 1024 + 4 * 100 * 32 * 32
@@ -183,7 +180,7 @@ def test_a_disk_that_is_full_gives_one_message_and_a_simulation_goes_on_when_the
 def test_a_disk_that_fills_anywhere_in_an_import_ends_it_in_order(small: Path, tiny_disk: Path, room_kb: int) -> None:
     resize(tiny_disk, room_kb * 1024)
     words = ["import", "--star", small / "particles.star", "--output", tiny_disk / "out"]
-    assert_says_that_the_disk_is_full(protomer(*words, check=False), tiny_disk / "out")
+    assert_says_that_the_disk_is_full(protomer_process(*words, check=False), tiny_disk / "out")
     assert not (tiny_disk / "out/particles.h5").exists()
 
 
@@ -196,11 +193,11 @@ def test_a_refinement_on_a_full_disk_says_so_at_checkpoint_or_maps_and_resumes_t
     checkpoint = (data / "stopped/checkpoint.h5").stat().st_size
     output, words = tiny_disk / "out", refine_words(data, tiny_disk / "out")
     resize(tiny_disk, checkpoint // 2)
-    assert_says_that_the_disk_is_full(protomer(*words, check=False), output)
+    assert_says_that_the_disk_is_full(protomer_process(*words, check=False), output)
     assert not (output / "checkpoint.h5").exists()
     outputs = sum(path.stat().st_size for path in (data / "roomy").iterdir())
     resize(tiny_disk, 2 * checkpoint + outputs // 4)
-    assert_says_that_the_disk_is_full(protomer(*words, "--resume", check=False), output)
+    assert_says_that_the_disk_is_full(protomer_process(*words, "--resume", check=False), output)
     assert (output / "checkpoint.h5").exists() and not (output / "report.html").exists()
     resize(tiny_disk, 2 * checkpoint + 2 * outputs)
     protomer(*words, "--resume")

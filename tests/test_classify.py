@@ -32,7 +32,8 @@ def sorted_states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("states")
     data, maps = mixed(NUMBER, SNR, JUNK)
     write_files(folder, data, maps)
-    protomer(*classify_words(folder, folder / "state1.mrc", folder / "state2.mrc", "sphere:70"), "--output", folder / "out")
+    protomer(*classify_words(folder, folder / "state1.mrc", folder / "state2.mrc", "sphere:70"), "--set", "rehearse=off", "--output",
+             folder / "out")
     return folder
 
 

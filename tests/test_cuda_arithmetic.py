@@ -18,7 +18,7 @@ from protomer.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from reconstructions import as_particles
-from refinement_runs import PROJECT, environment, protomer
+from refinement_runs import PROJECT, environment, protomer, protomer_process
 from simulated import chain_dataset
 
 Results = dict[str, np.ndarray]
@@ -58,6 +58,12 @@ def test_sums_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cu
         np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
 
 
+def test_a_local_e_step_on_cuda_equals_that_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    assert degrees_between(on_cuda["local_rotation"], on_cpu["local_rotation"]).max() < 1e-3
+    np.testing.assert_allclose(on_cuda["local_shift_px"], on_cpu["local_shift_px"], atol=1e-4)
+    np.testing.assert_allclose(on_cuda["local_residuals"], on_cpu["local_residuals"], atol=1e-5 * np.abs(on_cpu["local_residuals"]).max())
+
+
 def test_maps_reconstructed_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
     for name in ("half_a", "together"):
         np.testing.assert_allclose(on_cuda[name], on_cpu[name], atol=1e-5 * np.abs(on_cpu[name]).max())
@@ -73,7 +79,7 @@ def test_a_job_with_backend_cuda_says_so_and_gives_the_map_of_the_cpu(tmp_path: 
     words = ["reconstruct", "--particles", tmp_path / "particles.h5"]
     protomer(*words, "--output", tmp_path / "cpu", "--backend", "cpu")
     monkeypatch.setitem(os.environ, "NUMBA_ENABLE_CUDASIM", "1")
-    protomer(*words, "--output", tmp_path / "cuda", "--backend", "cuda")
+    protomer_process(*words, "--output", tmp_path / "cuda", "--backend", "cuda")
     begun = json.loads((tmp_path / "cuda/log.jsonl").read_text().splitlines()[0])
     assert begun["backend"] == "cuda" and begun["why"] == "as asked"
     expected = read_volume(tmp_path / "cpu/half_a.mrc").data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from protomer.running.job_run import JobRun, RunOptions, run_job
 from protomer.running.output import OutputFolder
 from protomer.running.progress import describe_seconds, show_progress
 from protomer.running.ranks import Team
+from small_disk import small_disk
 
 
 @pytest.fixture
@@ -177,12 +177,8 @@ def test_a_lost_device_ends_a_run_that_can_be_resumed(numbers: Path, tmp_path: P
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 kB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "tiny") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("kind", ["text", "hdf5"])

@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_empty_images_are_told_from_particles_and_the_report_warns(data: Path) -> None:
-    protomer(*refine_words(data, data / "refined"))
+    protomer(*refine_words(data, data / "refined"), "--set", "rehearse=off")
     particles, truth = read_particles(data / "refined/particles.h5"), read_truth(data / "simulated/truth.h5")
     kind = truth.junk[particles.stack_index]
     presence = particles.class_posterior
@@ -31,6 +31,6 @@ def test_empty_images_are_told_from_particles_and_the_report_warns(data: Path) -
 
 
 def test_the_null_class_changes_what_is_inserted(data: Path) -> None:
-    protomer(*refine_words(data, data / "all_count"), "--set", "null_class=off")
+    protomer(*refine_words(data, data / "all_count"), "--set", "null_class=off", "--set", "rehearse=off")
     first, second = (read_particles(data / name / "particles.h5").log_likelihood for name in ("refined", "all_count"))
     assert not np.array_equal(first, second)

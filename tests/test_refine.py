@@ -32,6 +32,18 @@ def refined(data: Path) -> Path:
     return data / "one"
 
 
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many images in a smaller box: enough where only bits are compared, which every rank computes some of."""
+    return simulate_and_import(tmp_path_factory.mktemp("coarse"), box=32, pixel_size_A=7.0)
+
+
+@pytest.fixture(scope="module")
+def alone(coarse: Path) -> Path:
+    protomer(*refine_words(coarse, coarse / "one"))
+    return coarse / "one"
+
+
 def test_poses_and_map_come_near_the_truth_and_the_reported_resolution_is_no_better_than_it(data: Path, refined: Path) -> None:
     particles, truth = read_particles(refined / "particles.h5"), read_truth(data / "simulated/truth.h5")
     errors = pose_errors(particles.rotation, particles.shift_A, truth.rotation, truth.shift_A)
@@ -63,21 +75,21 @@ def test_the_report_shows_how_poses_moved_and_the_noise(refined: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_any_number_of_ranks_gives_the_same_bits(data: Path, refined: Path, ranks: int) -> None:
-    output = data / f"ranks{ranks}"
-    protomer(*refine_words(data, output), ranks=ranks)
-    one, many = values(refined / "particles.h5"), values(output / "particles.h5")
+def test_any_number_of_ranks_gives_the_same_bits(coarse: Path, alone: Path, ranks: int) -> None:
+    output = coarse / f"ranks{ranks}"
+    protomer(*refine_words(coarse, output), ranks=ranks)
+    one, many = values(alone / "particles.h5"), values(output / "particles.h5")
     assert one.keys() == many.keys() and all(one[name] == many[name] for name in one)
     for name in ("map.mrc", "half_a.mrc", "half_b.mrc"):
-        assert np.array_equal(read_volume(refined / name).data, read_volume(output / name).data)
+        assert np.array_equal(read_volume(alone / name).data, read_volume(output / name).data)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
-    data: Path, refined: Path, signal_number: signal.Signals
+    coarse: Path, alone: Path, signal_number: signal.Signals
 ) -> None:
-    output = data / f"stopped{int(signal_number)}"
-    words = refine_words(data, output)
+    output = coarse / f"stopped{int(signal_number)}"
+    words = refine_words(coarse, output)
     with running(words, output) as process:
         process.send_signal(signal_number)
         code = process.wait(timeout=200)
@@ -87,17 +99,17 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     summary = json.loads((output / "summary.json").read_text())
     assert summary["resumed"] and summary["seconds"] > summary["seconds_this_attempt"]
     assert summary["images_per_second"] == pytest.approx(160 / summary["seconds"], rel=0.01)
-    first, second = values(refined / "particles.h5"), values(output / "particles.h5")
+    first, second = values(alone / "particles.h5"), values(output / "particles.h5")
     assert all(first[name] == second[name] for name in first)
-    assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)
+    assert np.array_equal(read_volume(alone / "map.mrc").data, read_volume(output / "map.mrc").data)
 
 
 @pytest.mark.parametrize(("ranks", "asked"), [(2, (1,)), (3, (0, 1, 2))])
 def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
-    data: Path, refined: Path, ranks: int, asked: tuple[int, ...]
+    coarse: Path, alone: Path, ranks: int, asked: tuple[int, ...]
 ) -> None:
-    output = data / f"asked{ranks}"
-    words = refine_words(data, output)
+    output = coarse / f"asked{ranks}"
+    words = refine_words(coarse, output)
     with running(words, output, ranks) as launcher:
         processes = processes_by_rank(launcher)
         assert sorted(processes) == list(range(ranks))
@@ -109,14 +121,14 @@ def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
     assert said.count("stopped by a signal") == 1 and "from the last checkpoint" in said and "Abort" not in said
     assert not (output / "summary.json").exists() and not list(output.glob(".partial-*"))
     protomer(*words, "--resume", ranks=5 - ranks)
-    first, second = values(refined / "particles.h5"), values(output / "particles.h5")
+    first, second = values(alone / "particles.h5"), values(output / "particles.h5")
     assert all(first[name] == second[name] for name in first)
-    assert np.array_equal(read_volume(refined / "map.mrc").data, read_volume(output / "map.mrc").data)
+    assert np.array_equal(read_volume(alone / "map.mrc").data, read_volume(output / "map.mrc").data)
 
 
 def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(data: Path) -> None:
-    output = data / "killed_rank"
-    with running(refine_words(data, output), output, 3) as launcher:
+    output = coarse / "killed_rank"
+    with running(refine_words(coarse, output), output, 3) as launcher:
         processes_by_rank(launcher)[2].kill()
         said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode not in (0, 75) and "Killed (signal 9)" in said
@@ -126,7 +138,7 @@ def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_h
 def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:
     noise = simulate_and_import(tmp_path, snr=0.0)
     shutil.copy(data / "simulated/start.mrc", noise / "simulated/start.mrc")
-    protomer(*refine_words(noise, noise / "refined"))
+    protomer(*refine_words(noise, noise / "refined"), "--set", "rehearse=off")
     summary = json.loads((noise / "refined/summary.json").read_text())
     width_A, corrected_A = 48 * 4.7, summary["resolution_A"]["corrected"]
     assert corrected_A is None or width_A / corrected_A <= width_A / 20.0 + 2.0
@@ -158,6 +170,8 @@ def test_a_start_volume_of_another_box_is_resampled_and_said(data: Path) -> None
         data / "from_other",
         "--set",
         "max_alignment_resolution=40A",
+        "--set",
+        "rehearse=off",
     )
     summary = json.loads((data / "from_other/summary.json").read_text())
     assert "resampled_start" in {warning["code"] for warning in summary["warnings"]}, result.stderr

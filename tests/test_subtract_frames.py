@@ -19,17 +19,14 @@ from protomer.subtraction.table import BEFORE, ORIGINAL
 from protomer_kernels.rotations import matrices_from_quaternions
 from protomer_kernels.shells import fourier_shell_correlation
 from reconstructions import rebuilt
-from two_parts import BOX, PIXEL_A, codes, data_set, images, mask_around, parts, read_summary, subtract
+from two_parts import BOX, PIXEL_A, codes, data_set, images, mask_around, parts, read_summary, subtract, subtracted
 
 NUMBER = 200
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy images, their half maps, the mask of the first part, and what subtract makes of them in `out`."""
-    path = data_set(tmp_path_factory.mktemp("subtract"), images(NUMBER, 0.2, True))
-    path.joinpath("summary").write_text(str(subtract(path, "out")))
-    return path
+    return subtracted(tmp_path_factory.mktemp("subtract"), NUMBER)
 
 
 def test_recentred_and_cut_images_give_the_kept_part_moved_to_the_centre(folder: Path) -> None:

@@ -36,7 +36,6 @@ from two_parts import (
     BOX,
     PIXEL_A,
     codes,
-    data_set,
     images,
     mask_around,
     parts,
@@ -44,6 +43,7 @@ from two_parts import (
     record_of,
     shown_by,
     subtract,
+    subtracted,
     taken_from,
     with_fsc,
 )
@@ -53,10 +53,7 @@ NUMBER = 200
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy images, their half maps, the mask of the first part, and what subtract makes of them in `out`."""
-    path = data_set(tmp_path_factory.mktemp("subtract"), images(NUMBER, 0.2, True))
-    path.joinpath("summary").write_text(str(subtract(path, "out")))
-    return path
+    return subtracted(tmp_path_factory.mktemp("subtract"), NUMBER)
 
 
 def test_the_new_table_is_the_old_one_but_for_its_images_which_have_lost_the_second_part(folder: Path) -> None:

@@ -32,7 +32,8 @@ def write_inputs(folder: Path, data: SimulatedData, motion: RigidMotion) -> list
     write_particles(folder / "particles.h5", as_particles(data, folder))
     start = Volume(low_pass(data.volume.data, BOX * PIXEL_A / START_A, 2.0).astype(np.float32), PIXEL_A)
     write_volume(folder / "start.mrc", move_volume(start, motion))
-    return ["refine", "--particles", folder / "particles.h5", "--volume", folder / "start.mrc", "--set", f"initial_low_pass={START_A}A"]
+    return ["refine", "--particles", folder / "particles.h5", "--volume", folder / "start.mrc", "--set", f"initial_low_pass={START_A}A",
+            "--set", "rehearse=off"]
 
 
 @pytest.mark.parametrize(("group", "radius_A"), [("D2", 30.0), ("O", 60.0)])

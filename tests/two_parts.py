@@ -105,6 +105,12 @@ def subtract(folder: Path, output: str, inputs: dict[str, str] | None = None, **
     return run_job(JOB, given, settings, RunOptions(folder / output, threads=1))
 
 
+def subtracted(folder: Path, number: int) -> Path:
+    """A folder with noisy images, their half maps, the mask of the first part, and what subtract makes of them in `out`."""
+    subtract(data_set(folder, images(number, 0.2, True)), "out")
+    return folder
+
+
 def shown_by(particles: Particles) -> np.ndarray:
     """The images of a table, in its order, as they are refined."""
     return read_images(particles, np.arange(len(particles)), {})

@@ -40,7 +40,7 @@ def accumulator_values(accumulator: Any, scale: float) -> tuple[Any, Any]:
     arrays = library_of(accumulator).arrays
     numerator, weight = arrays.empty(accumulator.shape[:3], np.complex64), arrays.empty(accumulator.shape[:3], np.float32)
     for part, out in enumerate((numerator.real, numerator.imag, weight)):
-        np.multiply(accumulator[..., part], 1.0 / scale, out=out, casting="same_kind")
+        np.multiply(accumulator[..., part], 1.0 / scale, out=out)
     numerator[:, :, 0] += np.conj(numerator[::-1, ::-1, 0])
     weight[:, :, 0] += weight[::-1, ::-1, 0].copy()  # a device would read what it has already changed
     return numerator, weight

@@ -15,13 +15,10 @@ from protomer.maps.map_search import Limits
 from protomer.maps.volumes import Volume
 from protomer.report.ab_initio_pictures import agreement_figure, evidence_figure
 from protomer.report.build import Report
-from protomer.report.class_pictures import fractions_figure
-from protomer.report.figures import histogram_figure
-from protomer.report.pictures import orientation_figure, projections_figure, slices_figure
+from protomer.report.class_pictures import add_images_of_class, fractions_figure
+from protomer.report.pictures import projections_figure, slices_figure
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
-
-FEW_TO_SHOW = 3
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,5 @@ def _add_class(report: Report, k: int, volume: Volume, particles: Particles) -> 
     if np.any(volume.data):
         report.figure(slices_figure(volume), "Central slices of the map.")
         report.figure(projections_figure(volume), "Its projections along the axes.")
-    inside = particles.class_number == k + 1
-    if inside.sum() < FEW_TO_SHOW:
-        report.text(f"{int(inside.sum())} images are in this class.")
-        return
-    report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
-    report.figure(histogram_figure(particles.pose_posterior[inside], "posterior of the likeliest pose"),
-                  "How sure these images are of their poses at this resolution.")
+    sure_of = "posterior of the likeliest pose", "How sure these images are of their poses at this resolution."
+    add_images_of_class(report, k + 1, particles, particles.pose_posterior, sure_of)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,15 +14,13 @@ from protomer.arithmetic import Arithmetic
 from protomer.classes.start import in_box
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.errors import InputError
-from protomer.imaging.image_memory import available_memory_bytes, image_folder
-from protomer.imaging.images import ImageStore
+from protomer.imaging.image_memory import available_memory_bytes
 from protomer.randomness import uniform
-from protomer.refinement.loop import survey_images
+from protomer.refinement.preparing import kept_images, surveyed
 from protomer.refinement.setup import Setup
 from protomer.running.batches import Batch
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
-from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 UNIT = 32  # images of a batch
 LEAST_IMAGES = UNIT  # of each class
@@ -81,17 +79,13 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     frame, team = Frame.of(particles, settings), job.team
     needed, images = work_bytes(particles, settings, len(operators), job.threads), image_bytes(particles, settings, team.size)
     require_memory(needed, settings.classes, team.ranks_here())
-    plane = HalfPlane(frame.box, largest_radius(frame.box))
     small = in_box(particles, frame.box)
     batches = unit_batches(particles, settings.seed)
-    folder = image_folder(job.cache, images, needed, team.ranks_here(), job.events)
     arithmetic = Arithmetic(job.threads)
-    store = ImageStore(small, plane, [batch.rows for batch in batches], folder, arithmetic)
+    store = kept_images(small, batches, (images, needed), False, arithmetic, job)
     extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
-    setup = Setup(small, store, batches, range(team.rank, len(batches), team.size), team, operators, frame.pixel_A, 0, extent_px, True,
-                  job.seed, arithmetic, job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
-    _, largest = survey_images(setup, len(small.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup, _ = surveyed(Setup(small, store, batches, range(team.rank, len(batches), team.size), team, frame.pixel_A, job.seed,
+                              arithmetic, job.shared_progress, job.check_stop, operators=operators, shift_extent_px=extent_px))
     steps = steps_of(frame.first_radius, frame.last_radius, settings.starts, (settings.batch_first, settings.batch_last),
                      settings.similarity if settings.classes > 1 else 0.0)
     return AbInitio(setup, frame, background_noise(setup), steps, settings.classes, settings.non_negative, settings.centre)

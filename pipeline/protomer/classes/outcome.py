@@ -15,11 +15,10 @@ from protomer.engine.pose_table import PoseTable
 from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
 from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
-from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import posed
-from protomer.refinement.setup import at_scales
+from protomer.refinement.setup import Setup, at_scales
 from protomer.running.events import Events
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
@@ -49,28 +48,33 @@ def counted_poses(classes: Classes, mixture: Mixture, k: int) -> PoseTable:
     return replace(poses, weight=poses.weight * counted[:, None])
 
 
-def class_maps(classes: Classes, mixture: Mixture, start_A: float, non_uniform: NonUniform | None, job: JobRun) -> list[MapRecord]:
-    """The record of each class, written to class_1/ ... by rank 0. One with next to no images has maps of zeros and no FSC."""
-    setup, records = at_scales(classes.setup, mixture.states[0]), []
-    for k, state in enumerate(mixture.states):
-        poses, there = counted_poses(classes, mixture, k), replace(job, output=job.output.within(f"class_{k + 1}"))
-        pixel_A = setup.pixel_size_A
-        if min(weight_of_halves(poses, setup.particles.half)) < LEAST_IMAGES:
-            nothing = Volume(np.zeros((setup.store.plane.box,) * 3, np.float32), pixel_A)
-            records.append(MapRecord(Halves.of(nothing), nothing, provenance=job.provenance))
-            if job.team.is_first:
-                write_empty(records[-1], there)
-            continue
-        half_maps, together = reconstruct_halves(setup, state.model.noise, poses, setup.operators)
-        halves = Halves(*(Volume(data, pixel_A) for data in half_maps))
-        quiet = replace(there, events=job.events.about(f"class {k + 1}", class_number=k + 1))
-        record = measure_maps(halves, Volume(together, pixel_A), None, "", "C1", None, quiet, non_uniform)
-        records.append(record)
+def class_maps(classes: Classes, mixture: Mixture, start_A: float, job: JobRun) -> list[MapRecord]:
+    """The record of each class, written to class_1/ ... by rank 0."""
+    setup = at_scales(classes.setup, mixture.states[0])
+    return [map_of_class(setup, k + 1, state.model.noise, counted_poses(classes, mixture, k), start_A, job)
+            for k, state in enumerate(mixture.states)]
+
+
+def map_of_class(setup: Setup, number: int, noise: np.ndarray, poses: PoseTable, start_A: float, job: JobRun) -> MapRecord:
+    """The record of a class from all images as their poses weigh there, written to its folder by rank 0; start_A: the start's resolution.
+
+    A class with next to no images has maps of zeros and no FSC."""
+    there, pixel_A = replace(job, output=job.output.within(f"class_{number}")), setup.pixel_size_A
+    if min(weight_of_halves(poses, setup.particles.half)) < LEAST_IMAGES:
+        nothing = Volume(np.zeros((setup.store.plane.box,) * 3, np.float32), pixel_A)
+        record = MapRecord(Halves.of(nothing), nothing, provenance=job.provenance)
         if job.team.is_first:
-            assert record.fsc is not None
-            warn_of_resolution(record.fsc, record.fsc_mask, quiet, start_A)
-            write_maps(record, there)
-    return records
+            write_empty(record, there)
+        return record
+    half_maps, together = reconstruct_halves(setup, noise, poses, setup.operators)
+    halves = Halves(*(Volume(data, pixel_A) for data in half_maps))
+    quiet = replace(there, events=job.events.about(f"class {number}", class_number=number))
+    record = measure_maps(halves, Volume(together, pixel_A), None, "", "C1", None, quiet, setup.non_uniform)
+    if job.team.is_first:
+        assert record.fsc is not None
+        warn_of_resolution(record.fsc, record.fsc_mask, quiet, start_A)
+        write_maps(record, there)
+    return record
 
 
 def weight_of_halves(poses: PoseTable, half: np.ndarray) -> tuple[float, float]:

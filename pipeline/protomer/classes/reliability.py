@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from protomer.arithmetic import Arithmetic
 from protomer.classes.classification import Classes, Mixture, hypotheses_of
 from protomer.engine.alignment import search_globally
 from protomer.engine.model import Model
-from protomer.engine.rehearsal import sampled_batches
+from protomer.engine.rehearsal import blank, sampled_batches
 from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.images import Whitened, whitened
+from protomer.imaging.images import Whitened
 from protomer.randomness import generator, uniform
 from protomer.running.batches import Key
 from protomer_kernels.half_plane import HalfPlane
@@ -66,14 +68,16 @@ def rehearse_classes(classes: Classes, mixture: Mixture) -> Reliability:
         for number in own:
             key, rows = setup.batches[number].key, setup.batches[number].rows
             if key != current:
-                current, known_ft = key, _other_half(models, key, setup.threads)
+                current, known_ft = key, _other_half(models, key, setup.arithmetic)
                 references = [model.reference(key, plane, search, setup.arithmetic) for model in models]
                 power = None if hypotheses.structures is None else projected_power(references, hypotheses.structures, search.final_radius)
-            nothing = whitened(setup.particles, rows, np.zeros((len(rows), length), np.complex64), weights, plane, setup.pixel_size_A)
+            nothing = blank(setup, rows, weights)
             true = drawn_classes(mixture.posterior[rows], uniform(setup.seed, setup.particles.image_uid[rows], "rehearsed class"))
-            batch = _images_of(nothing, known_ft, true, mixture, rows, plane, generator(setup.seed, number, "rehearsed images"))
+            batch = _images_of(nothing, known_ft, true, mixture, rows, plane, generator(setup.seed, number, "rehearsed images"),
+                               setup.arithmetic)
             poses = [search_globally(batch, reference, search) for reference in references]
-            posterior = hypotheses.posterior(poses, rows, None if power is None else unknown_log_odds(batch, power, plane))
+            unknown = None if power is None else unknown_log_odds(batch, power, plane, setup.arithmetic)
+            posterior = hypotheses.posterior(poses, rows, unknown)
             best = posterior.argmax(axis=1)
             found.append(np.stack([posterior.max(axis=1), best == true], axis=1))
             line.advance(len(rows))
@@ -88,19 +92,20 @@ def drawn_classes(posterior: np.ndarray, chance: np.ndarray) -> np.ndarray:
     return np.asarray((cumulative < chance[:, None] * cumulative[:, -1:]).sum(axis=1))
 
 
-def _other_half(models: Sequence[Model], key: Key, threads: int) -> list[np.ndarray]:
+def _other_half(models: Sequence[Model], key: Key, arithmetic: Arithmetic) -> list[Any]:
     """Transforms of the maps that the other half has of each class, to make images of a half and fold from."""
-    return [transform_volume(model.maps[1 - key[0], key[1]], model.insertion_radius, workers=threads) for model in models]
+    others = [(arithmetic.here(model.maps[1 - key[0], key[1]]), model.insertion_radius) for model in models]
+    return [transform_volume(volume, radius, workers=arithmetic.threads) for volume, radius in others]
 
 
 def _images_of(
-    nothing: Whitened, known_ft: list[np.ndarray], true: np.ndarray, mixture: Mixture, rows: np.ndarray, plane: HalfPlane,
-    random: np.random.Generator
+    nothing: Whitened, known_ft: list[Any], true: np.ndarray, mixture: Mixture, rows: np.ndarray, plane: HalfPlane,
+    random: np.random.Generator, arithmetic: Arithmetic
 ) -> Whitened:
     """A batch in which each image shows its class (n,) at the pose that was found of it there."""
     data = np.empty_like(nothing.data)
     for k in np.unique(true):
         here = np.flatnonzero(true == k)
         poses = mixture.states[k].poses.take(rows[here])
-        data[here] = nothing.take(here).of_map(known_ft[k], poses.rotation[:, 0], poses.shift_px[:, 0], plane)
-    return replace(nothing, data=data + random.standard_normal(data.shape, np.float32))
+        data[here] = nothing.take(here).of_map(known_ft[k], poses.rotation[:, 0], poses.shift_px[:, 0], plane, arithmetic)
+    return replace(nothing, data=data + arithmetic.here(random.standard_normal(data.shape, np.float32)))

@@ -9,13 +9,18 @@ from protomer.classes.outcome import chance_level
 from protomer.classes.reliability import Reliability
 from protomer.maps.volumes import MapRecord
 from protomer.report.build import Report
-from protomer.report.class_pictures import class_fsc_figure, flow_figure, fractions_figure, reliability_figure
+from protomer.report.class_pictures import (
+    SURE_OF_CLASS,
+    add_images_of_class,
+    class_fsc_figure,
+    flow_figure,
+    fractions_figure,
+    reliability_figure,
+)
 from protomer.report.figures import histogram_figure, resolution_figure
-from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.report.pictures import slices_figure
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
-
-FEW_TO_SHOW = 3  # images: fewer make no plot of viewing directions
 
 
 def write_report(
@@ -113,12 +118,6 @@ def _add_trust(report: Report, reliability: Reliability | None, stable: np.ndarr
 def _add_class(report: Report, k: int, record: MapRecord, particles: Particles, label: str) -> None:
     """One class: map, posteriors, viewing directions."""
     report.section(f"Class {label}")
-    inside = particles.class_number == k + 1
     if record.fsc is not None:
         report.figure(slices_figure(record.map, record.fsc_mask), "Central slices of the FSC-weighted map, with contours of the FSC mask.")
-    if inside.sum() < FEW_TO_SHOW:
-        report.text(f"{int(inside.sum())} images are in this class.")
-        return
-    report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
-    report.figure(histogram_figure(particles.class_posterior[inside], "posterior of the class"),
-                  "How sure the images in this class are of it.")
+    add_images_of_class(report, k + 1, particles, particles.class_posterior, SURE_OF_CLASS)

@@ -78,4 +78,5 @@ JOB = Job(
     settings=LocalRefineSettings,
     entry="protomer.jobs.local_refine",
     ranks=True,
+    cuda=True,
 )

@@ -13,10 +13,12 @@ about.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, climb_starts, refine_modes, thin_starts
 from protomer.engine.confidence import full_covariance
 from protomer.imaging.images import Whitened
@@ -32,16 +34,18 @@ _LOWER = np.tril_indices(5)
 
 @dataclass(frozen=True)
 class Rest:
-    """What a local refinement leaves where it is: `by_half`, its transforms; centre_px (3,), x, y, z from the box centre; mobility: how far
-    it is taken to move in the frame of the whole, over how far the part does (1 at most: the lighter part moves further)."""
+    """What a local refinement leaves where it is: `by_half`, its transforms, where `arithmetic` computes; centre_px (3,), x, y, z from the
+    box centre; mobility: how far it is taken to move in the frame of the whole, over how far the part does (1 at most: the lighter part
+    moves further)."""
 
-    by_half: tuple[np.ndarray, np.ndarray]
+    by_half: tuple[Any, Any]
     centre_px: np.ndarray
     mobility: float
+    arithmetic: Arithmetic = CPU
 
-    def image(self, batch: Whitened, half: int, rotation: np.ndarray, shift_px: np.ndarray, plane: HalfPlane) -> np.ndarray:
+    def image(self, batch: Whitened, half: int, rotation: np.ndarray, shift_px: np.ndarray, plane: HalfPlane) -> Any:
         """(n, 2, K): a batch's view of it at rotations (n, 3, 3) and shifts (n, 2)."""
-        return batch.of_map(self.by_half[half], rotation, shift_px, plane)
+        return batch.of_map(self.by_half[half], rotation, shift_px, plane, self.arithmetic)
 
     def moved(self, rotation: np.ndarray, shift_px: np.ndarray, turn: np.ndarray, move_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotations and shifts after a turn (n, 3), in radians, about its centre and a move (n, 2), of the part; the rest moves less."""

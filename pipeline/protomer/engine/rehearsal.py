@@ -16,11 +16,13 @@ the heavier one); the search begins anew at the given poses.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from scipy.spatial.transform import Rotation
 
+from protomer.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, Poses, Reference, Search, search_globally
 from protomer.engine.confidence import Confidence, TriedPoses, full_covariance
 from protomer.engine.filaments import Filaments, turned_about_z
@@ -60,11 +62,12 @@ def rehearse(setup: Setup, state: State) -> Confidence:
             if current != (half, fold):
                 current = half, fold
                 truth = possible_truth(model.maps[half, fold], model.maps[1 - half, fold], fsc)
-                truth_ft = transform_volume(model.about_origin(truth, plane), model.insertion_radius, workers=setup.threads)
+                there = setup.arithmetic.here(model.about_origin(truth, plane))
+                truth_ft = transform_volume(there, model.insertion_radius, workers=setup.threads)
                 reference = model.reference((half, fold), plane, search, setup.arithmetic)
-            nothing = whitened(setup.particles, rows, np.zeros((len(rows), length), np.complex64), weights, plane, setup.pixel_size_A)
+            nothing = blank(setup, rows, weights)
             true = seen_in_reference(setup, possible_poses(setup, state.poses.take(rows), rows, number))
-            batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"))
+            batch = imagined(nothing, truth_ft, true, plane, generator(setup.seed, number, "rehearsal"), setup.arithmetic)
             known = None if filaments is None else filaments.take(rows)
             found = search_anew(setup, batch, reference, search, true, rows, half, known)
             true = true if known is None else nearest_along(true, found, known)
@@ -105,10 +108,18 @@ def possible_truth(own: np.ndarray, other: np.ndarray, fsc: np.ndarray) -> np.nd
     return apply_shell_filter(own, 1.0 - gain) + apply_shell_filter(other, gain / agreement)
 
 
-def imagined(nothing: Whitened, truth_ft: np.ndarray, poses: Poses, plane: HalfPlane, random: np.random.Generator) -> Whitened:
+def blank(setup: Setup, rows: np.ndarray, weights: np.ndarray) -> Whitened:
+    """A batch as an E-step has it, of images that show nothing; weights (groups, K)."""
+    crops = setup.arithmetic.here(np.zeros((len(rows), weights.shape[1]), np.complex64))
+    return whitened(setup.particles, rows, crops, weights, setup.store.plane, setup.pixel_size_A, setup.arithmetic)
+
+
+def imagined(
+    nothing: Whitened, truth_ft: Any, poses: Poses, plane: HalfPlane, random: np.random.Generator, arithmetic: Arithmetic = CPU
+) -> Whitened:
     """A batch whose images show the structure at the poses' first modes under their CTFs, with white noise of the whitened images' size."""
-    noise = random.standard_normal(nothing.data.shape, np.float32)
-    image = nothing.of_map(truth_ft, poses.rotation[:, 0], poses.shift_px[:, 0], plane)
+    noise = arithmetic.here(random.standard_normal(nothing.data.shape, np.float32))
+    image = nothing.of_map(truth_ft, poses.rotation[:, 0], poses.shift_px[:, 0], plane, arithmetic)
     return replace(nothing, data=image + noise)
 
 
@@ -152,7 +163,7 @@ def search_anew(
     """Poses of imagined images, in the frame of the references, found as if nothing were known of them but what the job was given."""
     local = setup.local
     if local is None:
-        return search_globally(batch.on(setup.arithmetic), reference, search, filaments)
+        return search_globally(batch, reference, search, filaments)
     if local.rest is not None:
         batch = replace(batch, data=batch.data + moving_rest(batch, local, true, rows, half, reference.plane, setup.mates))
     return align_locally(batch, reference, search, true, rows, replace(local, recentre=(False, False)), True)
@@ -160,7 +171,7 @@ def search_anew(
 
 def moving_rest(
     batch: Whitened, local: Local, true: Poses, rows: np.ndarray, half: int, plane: HalfPlane, mates: np.ndarray
-) -> np.ndarray:
+) -> Any:
     """What the rest of the particle adds to imagined images (n, 2, K): it moves as the part does of other images of the batch, and what is
     taken from the images does not."""
     shift_px, found = local.shift_px[rows], np.ascontiguousarray(true.rotation[:, 0])

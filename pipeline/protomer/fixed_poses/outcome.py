@@ -8,22 +8,12 @@ from typing import Any
 import numpy as np
 
 from protomer.classes.match import matched
-from protomer.classes.outcome import (
-    ALMOST_ALL,
-    LEAST_IMAGES,
-    UNSETTLED,
-    chance_level,
-    weight_of_halves,
-    write_empty,
-    write_posteriors,
-)
+from protomer.classes.outcome import ALMOST_ALL, UNSETTLED, chance_level, map_of_class, write_posteriors
 from protomer.fixed_poses.reliability import Reliability
 from protomer.fixed_poses.report import write_report
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.formats.hdf5 import write_particles
-from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
-from protomer.maps.volumes import Halves, MapRecord, Volume
-from protomer.refinement.loop import reconstruct_halves
+from protomer.maps.volumes import Halves, MapRecord
 from protomer.running.events import Events
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
@@ -41,27 +31,9 @@ def classified(standing: Standing, particles: Particles, job: JobRun) -> Particl
 
 
 def class_maps(fixed: Fixed, standing: Standing, job: JobRun) -> list[MapRecord]:
-    """The record of each class from all its images by their posteriors, written to class_1/ ... by rank 0. One with next to no images has
-    maps of zeros and no FSC."""
-    setup, pixel_A, records = fixed.setup, fixed.setup.pixel_size_A, []
-    for k in range(fixed.number):
-        poses = replace(fixed.poses, weight=standing.posterior[:, k : k + 1])
-        there = replace(job, output=job.output.within(f"class_{k + 1}"))
-        if min(weight_of_halves(poses, setup.particles.half)) < LEAST_IMAGES:
-            nothing = Volume(np.zeros((setup.store.plane.box,) * 3, np.float32), pixel_A)
-            records.append(MapRecord(Halves.of(nothing), nothing, provenance=job.provenance))
-            if job.team.is_first:
-                write_empty(records[-1], there)
-            continue
-        half_maps, both = reconstruct_halves(setup, standing.noise, poses, setup.operators)
-        quiet = replace(there, events=job.events.about(f"class {k + 1}", class_number=k + 1))
-        record = measure_maps(Halves(*(Volume(data, pixel_A) for data in half_maps)), Volume(both, pixel_A), None, "", "C1", None, quiet)
-        records.append(record)
-        if job.team.is_first:
-            assert record.fsc is not None
-            warn_of_resolution(record.fsc, record.fsc_mask, quiet, np.inf)
-            write_maps(record, there)
-    return records
+    """The record of each class from all its images by their posteriors, written to class_1/ ... by rank 0."""
+    poses = [replace(fixed.poses, weight=standing.posterior[:, k : k + 1]) for k in range(fixed.number)]
+    return [map_of_class(fixed.setup, k + 1, standing.noise, poses[k], np.inf, job) for k in range(fixed.number)]
 
 
 def finish(

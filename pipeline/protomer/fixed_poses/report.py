@@ -9,13 +9,17 @@ from protomer.fixed_poses.reliability import Reliability
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.report.build import Report
-from protomer.report.class_pictures import class_fsc_figure, flow_figure, fractions_figure, reliability_figure
-from protomer.report.figures import histogram_figure
-from protomer.report.pictures import orientation_figure, slices_figure
+from protomer.report.class_pictures import (
+    SURE_OF_CLASS,
+    add_images_of_class,
+    class_fsc_figure,
+    flow_figure,
+    fractions_figure,
+    reliability_figure,
+)
+from protomer.report.pictures import slices_figure
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
-
-FEW_TO_SHOW = 3  # images: fewer make no plot of viewing directions
 
 
 def write_report(
@@ -117,10 +121,4 @@ def add_class(report: Report, fixed: Fixed, standing: Standing, k: int, record: 
     focus = fixed.masks(fixed.box)[1]
     report.figure(slices_figure(Volume(np.ascontiguousarray(apart, np.float32), width_A / fixed.box), Volume(focus, width_A / fixed.box)),
                   "What the class differs by from the map of all images, as both half-sets show it; contours: the focus mask.")
-    inside = particles.class_number == k + 1
-    if inside.sum() < FEW_TO_SHOW:
-        report.text(f"{int(inside.sum())} images are in this class.")
-        return
-    report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
-    report.figure(histogram_figure(particles.class_posterior[inside], "posterior of the class"),
-                  "How sure the images in this class are of it.")
+    add_images_of_class(report, k + 1, particles, particles.class_posterior, SURE_OF_CLASS)

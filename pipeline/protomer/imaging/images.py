@@ -30,7 +30,6 @@ from protomer.tables.image_uids import image_uids
 from protomer.tables.particles import Particles
 from protomer_kernels.ctf import CtfParameters
 from protomer_kernels.half_plane import HalfPlane
-from protomer_kernels.slices import extract_slices
 
 READ_AT_ONCE = 64
 _SERIALS = count()
@@ -209,14 +208,13 @@ class Whitened:
         turned[:, :, :2] = rotations[:, :, :2] @ self.magnification[image]
         return turned
 
-    def of_map(self, volume_ft: np.ndarray, rotations: np.ndarray, shift_px: np.ndarray, plane: HalfPlane) -> np.ndarray:
+    def of_map(self, volume_ft: Any, rotations: np.ndarray, shift_px: np.ndarray, plane: HalfPlane, arithmetic: Arithmetic = CPU) -> Any:
         """What the images would be without noise, (n, 2, K): a map's transform (transform_volume) seen at rotations (n, 3, 3) and shifts
-        (n, 2), under the images' amplitudes."""
+        (n, 2), under the images' amplitudes; all where `arithmetic` computes."""
         number, length = self.amplitude.shape
-        slices = np.empty((number, 2, length), np.float32)
-        kx, ky = plane.kx[:length], plane.ky[:length]
-        extract_slices(volume_ft, self.magnified(rotations, np.arange(number)).astype(np.float32), kx, ky, slices)
-        turns = shift_px @ np.stack([kx, ky]).astype(np.float64) / plane.box
+        waves = plane.arrays(length)
+        slices = arithmetic.slices(volume_ft, self.magnified(rotations, np.arange(number)), waves)
+        turns = arithmetic.here(shift_px) @ arithmetic.here(np.stack(waves[:2]).astype(np.float64)) / plane.box
         image = self.amplitude * (slices[:, 0] + 1j * slices[:, 1]) * np.exp(2j * np.pi * turns)
         return np.stack([image.real, image.imag], axis=1).astype(np.float32)
 

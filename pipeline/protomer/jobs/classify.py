@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from protomer.backend import arithmetic_of
 from protomer.classes.checkpoint import resumed, until_settled, votes_of
 from protomer.classes.classification import Classes, Mixture
 from protomer.classes.first_images import first_images, handed_on
@@ -18,15 +17,13 @@ from protomer.classes.replicates import stability
 from protomer.classes.report import write_report
 from protomer.classes.start import alike, begin, in_box, load_particles, load_starts, require_classes
 from protomer.declarations.classify import ClassifySettings
-from protomer.engine.alignment import IDENTITY
 from protomer.engine.joining import join_shell
 from protomer.formats.hdf5 import read_particles, write_particles
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import MapRecord
-from protomer.refinement.loop import survey_images
 from protomer.refinement.plan import work_of
+from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.setup import Setup
 from protomer.running.batches import Batch, fold_count, make_batches, share_of_batches
 from protomer.running.footprint import Work
@@ -49,7 +46,7 @@ def run(inputs: Inputs, settings: ClassifySettings, job: JobRun) -> dict[str, An
         votes, saved = [*votes, mixture.posterior], None
     classes, mixture = settle(particles, inputs, settings, job, (saved, votes))
     reliability = rehearse_classes(classes, mixture) if settings.rehearse else None
-    records = class_maps(classes, mixture, settings.initial_low_pass, classes.setup.non_uniform, job)
+    records = class_maps(classes, mixture, settings.initial_low_pass, job)
     return finish((classes, mixture, reliability, votes), records, given, inputs, job)
 
 
@@ -75,9 +72,7 @@ def begin_or_resume(
     found: Mixture | None = None
 ) -> tuple[Classes, Mixture]:
     """The classes of these particles and their first state: that of a checkpoint, or what some of the images gave, or the given volumes."""
-    setup = prepare(particles, len(inputs.volume), settings, job)
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup, noise = surveyed(prepare(particles, len(inputs.volume), settings, job))
     starts = load_starts(inputs, settings, setup, job.events)
     classes = classes_of(setup, alike(starts), settings)
     mixture = resumed(classes, saved)
@@ -91,30 +86,15 @@ def begin_or_resume(
 
 def prepare(particles: Particles, number: int, settings: ClassifySettings, job: JobRun) -> Setup:
     """What stays the same during the run."""
-    box, pixel_A = common_frame(particles)
-    plane = HalfPlane(box, largest_radius(box))
+    (box, pixel_A), low_pass_A = common_frame(particles), settings.initial_low_pass
     batches = batches_of(particles, number, settings)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of_classes(settings.half_precision, batches, numbers, box, job.threads, number)
-    folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
-    arithmetic = arithmetic_of(job, work)
-    low_pass_A = settings.initial_low_pass
-    return Setup(
-        particles,
-        ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision),
-        batches,
-        numbers,
-        job.team,
-        IDENTITY,
-        pixel_A,
-        join_shell(box * pixel_A, plane.radius, low_pass_A, low_pass_A, job.events),
-        box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
-        settings.marginalise,
-        job.seed,
-        arithmetic,
-        job.shared_progress,
-        np.zeros((1, 1)),
-        check_stop=job.check_stop,
+    return replace(
+        common_setup(particles, batches, work, work.refinement_bytes, job),
+        join_shell=join_shell(box * pixel_A, largest_radius(box), low_pass_A, low_pass_A, job.events),
+        shift_extent_px=box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
+        marginalise=settings.marginalise,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
     )

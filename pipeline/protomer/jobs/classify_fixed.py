@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
 from protomer.declarations.classify_fixed import ClassifyFixedSettings
-from protomer.engine.alignment import IDENTITY
 from protomer.fixed_poses.checkpoint import resume, until_settled
 from protomer.fixed_poses.loop import begin, common_map
 from protomer.fixed_poses.outcome import class_maps, classified, finish
@@ -26,13 +24,11 @@ from protomer.fixed_poses.start import (
 )
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.formats.hdf5 import read_particles
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
-from protomer.refinement.loop import survey_images
-from protomer.refinement.setup import Setup
-from protomer.running.batches import Batch, fold_count, make_batches, share_of_batches
+from protomer.refinement.preparing import common_setup, surveyed
+from protomer.running.batches import Batch, folded_batches, share_of_batches
 from protomer.running.footprint import Work
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.tables.particles import Particles
@@ -46,8 +42,8 @@ def run(inputs: Inputs, settings: ClassifyFixedSettings, job: JobRun) -> dict[st
     """Load, find what varies, sort until classes settle, see how far that can be believed, reconstruct, save."""
     particles = load_particles(inputs, settings, job.events)
     fixed = prepare(particles, inputs, settings, job)
-    noise, largest = survey_images(fixed.setup, len(particles.optics_groups))
-    fixed = replace(fixed, setup=replace(fixed.setup, largest=largest))
+    setup, noise = surveyed(fixed.setup)
+    fixed = replace(fixed, setup=setup)
     standing = resume(fixed, job)
     if standing is None:
         standing = first_standing(fixed, noise, inputs, settings, job)
@@ -75,30 +71,12 @@ def first_standing(fixed: Fixed, noise: np.ndarray, inputs: Inputs, settings: Cl
 def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSettings, job: JobRun) -> Fixed:
     """What stays the same during the run."""
     (box, pixel_A), number = common_frame(particles), number_of_classes(inputs, settings)
-    plane, told_apart = HalfPlane(box, largest_radius(box)), "classes are told apart down to"
+    told_apart = "classes are told apart down to"
     radius = radius_of("target_resolution", settings.target_resolution, particles, told_apart, 2, job.events)
     batches = batches_of(particles, number, settings)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings, batches, numbers, box, number, job.threads)
-    folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
-    rows, blocks = [b.rows for b in batches], [b.block for b in batches]
-    setup = Setup(
-        particles,
-        ImageStore(particles, plane, rows, folder, Arithmetic(job.threads), settings.half_precision, blocks),
-        batches,
-        numbers,
-        job.team,
-        IDENTITY,
-        pixel_A,
-        0,
-        0.0,
-        True,
-        job.seed,
-        Arithmetic(job.threads),
-        job.shared_progress,
-        np.zeros((1, 1)),
-        check_stop=job.check_stop,
-    )
+    setup = common_setup(particles, batches, work, work.reconstruction_bytes, job)
     solvent, focus = masks(inputs, particles, job.events)
     is_random = kind_of_start(inputs, settings) == "random"
     unset = RANDOM_SIMILARITY if is_random else 0.0
@@ -121,9 +99,8 @@ def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSetting
 
 def batches_of(particles: Particles, number: int, settings: ClassifyFixedSettings) -> list[Batch]:
     """The fixed batches; folds only where the accumulators of all classes leave room for them."""
-    radius, sizes = largest_radius(common_frame(particles)[0]), np.bincount(particles.half).tolist()
-    folds = fold_count(settings.cross_fit_folds, sizes, round(radius * number ** (1 / 3)))  # accumulators grow as the cube of the radius
-    return make_batches(particles, folds, settings.seed)
+    radius = largest_radius(common_frame(particles)[0]) * number ** (1 / 3)  # accumulators grow as the cube of the radius
+    return folded_batches(particles, settings.cross_fit_folds, round(radius), settings.seed)
 
 
 def work_of(settings: ClassifyFixedSettings, batches: list[Batch], numbers: range, box: int, number: int, threads: int) -> Work:

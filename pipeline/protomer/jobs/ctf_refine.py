@@ -17,11 +17,11 @@ from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.formats.mrc import read_volume
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.maps.finishing import require_mask_values
 from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.resolution import measure_fsc
+from protomer.refinement.preparing import kept_images
 from protomer.running.batches import make_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -75,13 +75,11 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
 
 def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:
     """Images, and what is compared with them."""
-    particles, (box, _) = given.particles, common_frame(given.particles)
-    plane = HalfPlane(box, largest_radius(box))
-    batches, team = make_batches(particles, 1, 0), job.team
+    particles, (box, _), team = given.particles, common_frame(given.particles), job.team
+    batches = make_batches(particles, 1, 0)
     numbers = share_of_batches(len(batches), team.rank, team.size)
-    image_bytes = 8 * sum(batches[n].pictures for n in numbers) * len(plane)
-    folder = image_folder(job.cache, image_bytes, 30 * box**3, team.ranks_here(), job.events)
-    store = ImageStore(particles, plane, [b.rows for b in batches], folder, Arithmetic(job.threads), blocks=[b.block for b in batches])
+    image_bytes = 8 * sum(batches[n].pictures for n in numbers) * len(HalfPlane(box, largest_radius(box)))
+    store = kept_images(particles, batches, (image_bytes, 30 * box**3), False, Arithmetic(job.threads), job)
     return engine_of(given, settings, store, batches, numbers, job)
 
 

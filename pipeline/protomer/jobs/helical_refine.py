@@ -22,9 +22,10 @@ from protomer.jobs.refine import load_particles, prepare
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import plan as plan_of_refine
+from protomer.refinement.preparing import surveyed
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.refinement.start import begin
 from protomer.running.events import Events
@@ -41,8 +42,7 @@ def run(inputs: Inputs, settings: HelicalRefineSettings, job: JobRun) -> dict[st
     lattice, start = lattice_of(settings, box * pixel_A, job.events), start_volume(inputs, box, pixel_A)
     winding = winding_of(inputs, settings, lattice, box * pixel_A, radius_of(settings, start))
     setup = replace(prepare(particles, settings, job, inputs), winding=winding, filaments=filaments_of(particles, settings))
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup, noise = surveyed(setup)
     state = resume(setup, job)
     if state is None:
         told = first_lattice(start, lattice, winding, settings, job.events)

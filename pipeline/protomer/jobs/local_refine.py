@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from protomer.backend import arithmetic_of
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.local_alignment import Local
@@ -17,8 +16,7 @@ from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import read_volume
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.local.begin import begin, maps_of_halves, start_fits
 from protomer.local.pose_changes import PoseChanges
 from protomer.local.report import write_report
@@ -30,12 +28,13 @@ from protomer.maps.non_uniform import NonUniform
 from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.noise_control import control_shell, run_control
 from protomer.refinement.outcome import posed
 from protomer.refinement.plan import work_of
+from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.setup import Masking, Setup, State, at_scales
-from protomer.running.batches import fold_count, make_batches, share_of_batches
+from protomer.running.batches import folded_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.subtraction.table import is_subtracted
 from protomer.symmetry.point_groups import operators
@@ -53,13 +52,11 @@ def run(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> dict[str,
     record, (box, pixel_A) = read_map_record(inputs.volume), common_frame(particles)
     mask = mask_in_box(read_volume(inputs.mask), inputs.mask.name, box, pixel_A, job.events)
     beside = {name: in_mask(record, mask, inputs.mask.name, job.seed) for name, record in others(inputs.beside or ()).items()}
-    setup = prepare(particles, local_of(particles, settings, mask), mask, inputs, settings, job)
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup, noise = surveyed(prepare(particles, local_of(particles, settings, mask), mask, inputs, settings, job))
     if settings.resplit:
         record = maps_of_halves(setup, noise, record, mask)
     if (settings.rehearse or settings.subtract_on_the_fly) and setup.local is not None and not is_subtracted(particles):
-        setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, job.threads, job.events)))
+        setup = replace(setup, local=replace(setup.local, rest=rest_of(record, mask, settings, setup.arithmetic, job.events)))
     start = begin(setup, part_of(record, mask, settings.initial_low_pass), noise, settings)
     state = resume(setup, job)
     if state is None:
@@ -98,39 +95,17 @@ def load_particles(inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -
 
 def prepare(particles: Particles, local: Local, mask: Volume, inputs: Inputs, settings: LocalRefineSettings, job: JobRun) -> Setup:
     """What stays the same during the run."""
-    plane = HalfPlane(mask.box, largest_radius(mask.box))
-    batches = make_batches(particles, fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius), job.seed)
+    batches = folded_batches(particles, settings.cross_fit_folds, largest_radius(mask.box), job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    work = work_of(settings.half_precision, batches, numbers, mask.box, job.threads)
-    folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
-    arithmetic = arithmetic_of(job, work)
+    work = replace(work_of(settings.half_precision, batches, numbers, mask.box, job.threads), has_rest=True)
     group, is_relaxed = operators(inputs.symmetry, inputs.axes), settings.relaxation != "none"
-    masking = Masking(
-        settings.mask_mode,
-        settings.dynamic_mask_threshold,
-        settings.dynamic_mask_near,
-        settings.dynamic_mask_far,
-        settings.initial_low_pass,
-        mask.data,
-    )
-    return Setup(
-        particles,
-        ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision),
-        batches,
-        numbers,
-        job.team,
-        IDENTITY if is_relaxed else group,
-        mask.voxel_size_A,
-        0,
-        float(local.extent[1]),
-        settings.marginalise or is_relaxed,
-        job.seed,
-        arithmetic,
-        job.shared_progress,
-        np.zeros((1, 1)),
-        masking,
-        job.check_stop,
+    return replace(
+        common_setup(particles, batches, work, work.refinement_bytes, job),
+        operators=IDENTITY if is_relaxed else group,
         mates=group if is_relaxed else IDENTITY,
+        shift_extent_px=float(local.extent[1]),
+        marginalise=settings.marginalise or is_relaxed,
+        masking=Masking.of(settings, settings.initial_low_pass, mask.data),
         local=local,
         alignment_fsc=ALIGNMENT_FSC,
         particle_scale=settings.particle_scale,
@@ -186,10 +161,11 @@ def plan(inputs: Inputs, settings: LocalRefineSettings, ranks: int, threads: int
     particles = read_particles(inputs.particles)
     box, _ = common_frame(particles)
     radius = largest_radius(box)
-    batches = make_batches(particles, fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius), settings.seed)
+    batches = folded_batches(particles, settings.cross_fit_folds, radius, settings.seed)
     works = [work_of(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
+    works = [replace(work, has_rest=True) for work in works]
     most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
     runs = 2 if settings.noise_control else 1
     return Plan(most.image_bytes + most.refinement_bytes, 40 * box**3 + 2000 * len(particles),
                 15 + runs * len(particles) * len(HalfPlane(box, radius)) * SECONDS_PER_COEFFICIENT * 5 / (ranks * threads),
-                scratch_bytes=most.image_bytes)
+                scratch_bytes=most.image_bytes, device_bytes=most.device_bytes)

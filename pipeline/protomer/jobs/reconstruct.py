@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from protomer.backend import arithmetic_of
 from protomer.declarations.reconstruct import ReconstructSettings
 from protomer.engine.pose_table import PoseTable
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.maps.finishing import map_summary, measure_maps, require_mask_values, warn_of_resolution, with_map, write_maps
 from protomer.maps.map_agreement import Agreement, agreement, mean_of, read_reference
 from protomer.maps.rigid_motion import mirror_particles
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
-from protomer.refinement.loop import survey_images
+from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.setup import Setup
 from protomer.report.build import Report
 from protomer.report.curvature_pictures import add_curvature
@@ -43,12 +41,11 @@ def run(inputs: Inputs, settings: ReconstructSettings, job: JobRun) -> dict[str,
     warn_of_copies(particles, operators_of(inputs.symmetry, inputs.axes, settings), job.events)
     warn_of_small_halves(particles.half, job.events)
     mask, reference = load_mask(inputs, particles), load_reference(inputs, particles)
-    setup = prepare(particles, settings, inputs, job)
-    noise, largest = survey_images(setup, len(particles.optics_groups))
+    setup, noise = surveyed(prepare(particles, settings, inputs, job))
     poses = known_poses(particles, setup.pixel_size_A)
     operators = operators_of(inputs.symmetry, inputs.axes, settings)
     group = operators.rotations, operators.translations_A
-    curved = reconstruct_curved(replace(setup, largest=largest), noise, poses, *group, settings.ewald_sign, job.events)
+    curved = reconstruct_curved(setup, noise, poses, *group, settings.ewald_sign, job.events)
     return finish(curved, mask, reference, particles, inputs, settings, job) if job.team.is_first else {}
 
 
@@ -89,32 +86,10 @@ def load_reference(inputs: Inputs, particles: Particles) -> Volume | None:
 
 def prepare(particles: Particles, settings: ReconstructSettings, inputs: Inputs, job: JobRun) -> Setup:
     """Batches of both halves and this rank's share of them."""
-    box, pixel_A = common_frame(particles)
-    batches = make_batches(particles, 1, job.seed)
-    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    plane = HalfPlane(box, largest_radius(box))
-    work = work_of(settings, batches, numbers, box, job.threads)
-    folder = image_folder(job.cache, work.image_bytes, work.reconstruction_bytes, job.team.ranks_here(), job.events)
-    arithmetic = arithmetic_of(job, work)
-    rows, blocks = [b.rows for b in batches], [b.block for b in batches]
-    store = ImageStore(particles, plane, rows, folder, arithmetic, settings.half_precision, blocks)
-    return Setup(
-        particles,
-        store,
-        batches,
-        numbers,
-        job.team,
-        operators_of(inputs.symmetry, inputs.axes, settings).rotations,
-        pixel_A,
-        0,
-        0.0,
-        True,
-        job.seed,
-        arithmetic,
-        job.shared_progress,
-        np.zeros((1, 1)),
-        check_stop=job.check_stop,
-    )
+    batches, (box, _) = make_batches(particles, 1, job.seed), common_frame(particles)
+    work = work_of(settings, batches, share_of_batches(len(batches), job.team.rank, job.team.size), box, job.threads)
+    setup = common_setup(particles, batches, work, work.reconstruction_bytes, job)
+    return replace(setup, operators=operators_of(inputs.symmetry, inputs.axes, settings).rotations)
 
 
 def known_poses(particles: Particles, pixel_size_A: float) -> PoseTable:

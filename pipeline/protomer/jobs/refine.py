@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from protomer.backend import arithmetic_of
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY
 from protomer.engine.confidence import Confidence
@@ -16,28 +15,27 @@ from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
-from protomer.refinement.loop import survey_images
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import plan, work_of
+from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.report import write_report
 from protomer.refinement.setup import Masking, Setup, State, at_scales
 from protomer.refinement.start import begin, is_asymmetric, load_start, resampled, start_axes
-from protomer.running.batches import fold_count, make_batches, share_of_batches
+from protomer.running.batches import folded_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun
 from protomer.symmetry.point_groups import operators
 from protomer.symmetry.start_axes import gain, in_words
 from protomer.tables.half_sets import warn_of_small_halves
 from protomer.tables.particles import Particles
 from protomer.tables.pose_change import compare_with_given
-from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.half_plane import largest_radius
 
 __all__ = ["plan", "run"]
 
@@ -45,9 +43,7 @@ __all__ = ["plan", "run"]
 def run(inputs: Inputs, settings: RefineSettings, job: JobRun) -> dict[str, Any]:
     """Load, iterate until settled, reconstruct, measure, save."""
     particles = load_particles(inputs, settings, job)
-    setup = prepare(particles, settings, job, inputs)
-    noise, largest = survey_images(setup, len(particles.optics_groups))
-    setup = replace(setup, largest=largest)
+    setup, noise = surveyed(prepare(particles, settings, job, inputs))
     state = resume(setup, job) or begin(setup, load_start(inputs, settings, setup, job), noise, settings)
     setup, state, ctf = settle(setup, state, settings, job)
     setup = at_scales(setup, state)
@@ -96,46 +92,22 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     """What stays the same during the run."""
     box, pixel_A = common_frame(particles)
     group, mates = groups_of(inputs, settings)
-    plane = HalfPlane(box, largest_radius(box))
-    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), plane.radius)
-    batches = make_batches(particles, folds, job.seed)
-    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
-    work = work_of(settings.half_precision, batches, numbers, box, job.threads)
-    folder = image_folder(job.cache, work.image_bytes, work.refinement_bytes, job.team.ranks_here(), job.events)
-    arithmetic = arithmetic_of(job, work)
-    store = ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, settings.half_precision)
-    join = join_shell(box * pixel_A, plane.radius, settings.join_halves_below, settings.initial_low_pass, job.events)
-    extent_px = box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A
+    radius = largest_radius(box)
+    batches = folded_batches(particles, settings.cross_fit_folds, radius, job.seed)
+    work = work_of(settings.half_precision, batches, share_of_batches(len(batches), job.team.rank, job.team.size), box, job.threads)
+    setup = common_setup(particles, batches, work, work.refinement_bytes, job)
     given = None if inputs.mask is None or settings.mask_mode != "static" else resampled(read_any_volume(inputs.mask), box, pixel_A)
     if settings.mask_mode == "static" and given is None:
         raise InputError("mask_mode is static and no mask was given", "a mask", "give --mask mask.mrc, or leave mask_mode dynamic")
-    masking = Masking(
-        settings.mask_mode,
-        settings.dynamic_mask_threshold,
-        settings.dynamic_mask_near,
-        settings.dynamic_mask_far,
-        settings.dynamic_mask_from,
-        given,
-    )
-    return Setup(
-        particles,
-        store,
-        batches,
-        numbers,
-        job.team,
-        group,
-        pixel_A,
-        join,
-        extent_px,
-        settings.marginalise or settings.relaxation != "none",
-        job.seed,
-        arithmetic,
-        job.shared_progress,
-        np.zeros((1, 1)),
-        masking,
-        job.check_stop,
-        settings.null_class,
-        mates,
+    return replace(
+        setup,
+        operators=group,
+        mates=mates,
+        join_shell=join_shell(box * pixel_A, radius, settings.join_halves_below, settings.initial_low_pass, job.events),
+        shift_extent_px=box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / pixel_A,
+        marginalise=settings.marginalise or settings.relaxation != "none",
+        masking=Masking.of(settings, settings.dynamic_mask_from, given),
+        null_class=settings.null_class,
         particle_scale=settings.particle_scale,
         non_uniform=NonUniform.of(settings),
     )

@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
 from protomer.declarations.variability import VariabilitySettings
-from protomer.engine.alignment import IDENTITY
 from protomer.fixed_poses.start import radius_of, require_density
 from protomer.fixed_poses.work import Fixed
 from protomer.formats.hdf5 import read_particles
-from protomer.imaging.image_memory import image_folder
-from protomer.imaging.images import ImageStore, common_frame
+from protomer.imaging.images import common_frame
 from protomer.jobs.reconstruct import known_poses
-from protomer.refinement.loop import survey_images
-from protomer.refinement.setup import Setup
+from protomer.refinement.preparing import common_setup, surveyed
 from protomer.running.batches import Batch, make_batches, share_of_batches
 from protomer.running.events import Events
 from protomer.running.footprint import BASE_BYTES, Work
@@ -42,8 +38,8 @@ def run(inputs: Inputs, settings: VariabilitySettings, job: JobRun) -> dict[str,
     """Load, find the mean and what varies about it, the same of images that do not vary, place every image, save."""
     particles = load_particles(inputs, settings, job.events)
     varying = prepare(particles, inputs, settings, job)
-    noise, largest = survey_images(varying.fixed.setup, len(particles.optics_groups))
-    varying = replace(varying, fixed=replace(varying.fixed, setup=replace(varying.fixed.setup, largest=largest)))
+    setup, noise = surveyed(varying.fixed.setup)
+    varying = replace(varying, fixed=replace(varying.fixed, setup=setup))
     found, control = resume(job)
     if found is None:
         found = begin(varying, noise)
@@ -81,19 +77,13 @@ def tell(standing: Standing, kind: str, job: JobRun, keep: Any) -> None:
 def prepare(particles: Particles, inputs: Inputs, settings: VariabilitySettings, job: JobRun) -> Varying:
     """What stays the same during the run. Raises InputError, SettingsError."""
     (box, pixel_A), number = common_frame(particles), settings.modes
-    plane = HalfPlane(box, largest_radius(box))
     radius = radius_of("filter_resolution", settings.filter_resolution, particles, "modes reach", 3, job.events)
     solvent, focus = mask_of(inputs, particles, job.events)
     require_room(focus, pixel_A, settings)
     batches = make_batches(particles, 1, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings, batches, numbers, box, job.threads)
-    folder = image_folder(job.cache, work.image_bytes, max(work.reconstruction_bytes, loop_bytes(box, radius, number)),
-                          job.team.ranks_here(), job.events)
-    rows, blocks = [b.rows for b in batches], [b.block for b in batches]
-    store = ImageStore(particles, plane, rows, folder, Arithmetic(job.threads), settings.half_precision, blocks)
-    setup = Setup(particles, store, batches, numbers, job.team, IDENTITY, pixel_A, 0, 0.0, True, job.seed, Arithmetic(job.threads),
-                  job.shared_progress, np.zeros((1, 1)), check_stop=job.check_stop)
+    setup = common_setup(particles, batches, work, max(work.reconstruction_bytes, loop_bytes(box, radius, number)), job)
     fixed = Fixed(setup, known_poses(particles, pixel_A), 1, radius, radius, solvent, focus, (tuple(range(len(batches))),))
     high = 0.0 if settings.high_pass is None else box * pixel_A / settings.high_pass
     return Varying(fixed, number, high, settings.iterations, settings.particle_scale == "optimal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from protomer.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.local_alignment import Rest
 from protomer.local.start import centre_of_mass_px, halves_in_frame
@@ -15,18 +16,19 @@ from protomer_kernels.half_plane import largest_radius
 from protomer_kernels.slices import transform_volume
 
 
-def rest_of(record: MapRecord, mask: Volume, settings: LocalRefineSettings, threads: int, events: Events) -> Rest:
+def rest_of(record: MapRecord, mask: Volume, settings: LocalRefineSettings, arithmetic: Arithmetic, events: Events) -> Rest:
     """The rest, as `subtract` would take it where it is to be taken from the images. Raises InputError where there is nothing to take."""
     if settings.subtract_on_the_fly:
         density = split_density(record, mask, None, mask.box, events)
         kept, outside = density.kept, density.removed
     else:
         kept, outside = _about(record, mask)
-    a, b = outside.map(lambda data: transform_volume(data.astype(np.float32), largest_radius(mask.box), workers=threads))
+    radius, workers = largest_radius(mask.box), arithmetic.threads
+    a, b = outside.map(lambda data: transform_volume(arithmetic.here(data.astype(np.float32)), radius, workers=workers))
     # signal alone is common to both halves; noise would make the rest, the larger, heavier than it is
     mass, part = np.maximum(outside.a * outside.b, 0.0), float(np.sum(kept.a * kept.b, dtype=np.float64))
     mobility = min(1.0, max(part, 0.0) / max(float(mass.sum(dtype=np.float64)), 1e-30))  # the whole's pose is between theirs, by power
-    return Rest((a, b), centre_of_mass_px(mass), mobility)
+    return Rest((a, b), centre_of_mass_px(mass), mobility, arithmetic)
 
 
 def _about(record: MapRecord, mask: Volume) -> tuple[Halves[np.ndarray], Halves[np.ndarray]]:

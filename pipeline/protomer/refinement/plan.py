@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.schedule import GRID_RADII, GRID_ROTATIONS, Band
 from protomer.formats.hdf5 import read_particles
 from protomer.imaging.images import common_frame
-from protomer.running.batches import Batch, fold_count, make_batches, share_of_batches
+from protomer.running.batches import Batch, folded_batches, share_of_batches
 from protomer.running.footprint import Work
 from protomer.running.job_run import Inputs, Plan
 from protomer.symmetry.point_groups import operators
@@ -40,8 +38,7 @@ def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int) -> 
     operators(inputs.symmetry, inputs.axes)  # refuses a group that does not exist, as the run would
     box = settings.box or common_frame(particles)[0]
     radius = largest_radius(box)
-    folds = fold_count(settings.cross_fit_folds, np.bincount(particles.half).tolist(), radius)
-    batches = make_batches(particles, folds, settings.seed)
+    batches = folded_batches(particles, settings.cross_fit_folds, radius, settings.seed)
     works = [work_of(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads) for rank in range(ranks)]
     most = max(works, key=lambda work: work.image_bytes + work.refinement_bytes)
     half = most.image_bytes + replace(most, reach=Band.at(box, radius // 2).at_limit.insertion_radius).refinement_bytes

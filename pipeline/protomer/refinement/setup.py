@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from protomer.arithmetic import Arithmetic
+from protomer.declarations.local_refine import LocalRefineSettings
+from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY, Search
 from protomer.engine.filaments import Filaments
 from protomer.engine.local_alignment import Local
@@ -41,6 +43,12 @@ class Masking:
     from_A: float = 12.0
     given: np.ndarray | None = None  # (D, D, D)
 
+    @classmethod
+    def of(cls, settings: RefineSettings | LocalRefineSettings, from_A: float, given: np.ndarray | None) -> Masking:
+        """As the settings say; from_A: the resolution from which a mask follows the map."""
+        near_A, far_A = settings.dynamic_mask_near, settings.dynamic_mask_far
+        return cls(settings.mask_mode, settings.dynamic_mask_threshold, near_A, far_A, from_A, given)
+
     def on(self, half_maps: Halves[np.ndarray], voxel_size_A: float, resolution_A: float) -> np.ndarray:
         """The mask for maps of this voxel size that reach this resolution: the same for both halves, made from their mean."""
         box, library = len(half_maps.a), library_of(half_maps.a)
@@ -63,17 +71,17 @@ class Setup:
     batches: list[Batch]
     numbers: range  # this rank's batches
     team: Team
-    operators: np.ndarray
     pixel_size_A: float
-    join_shell: int
-    shift_extent_px: float
-    marginalise: bool
     seed: int
     arithmetic: Arithmetic
     progress: Callable[[str, int], Any]
-    largest: np.ndarray  # (groups, shells): the largest |X|
-    masking: Masking = field(default_factory=Masking)
     check_stop: Callable[[], None] = lambda: None
+    largest: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))  # (groups, shells): the largest |X|, once images were surveyed
+    operators: np.ndarray = field(default_factory=lambda: IDENTITY)  # (g, 3, 3), the group that is imposed
+    join_shell: int = 0  # up to which half maps are joined
+    shift_extent_px: float = 0.0
+    marginalise: bool = True
+    masking: Masking = field(default_factory=Masking)
     null_class: bool = False
     mates: np.ndarray = field(default_factory=lambda: IDENTITY)  # (m, 3, 3), the group that is relaxed
     local: Local | None = None

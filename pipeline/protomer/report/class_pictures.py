@@ -9,10 +9,16 @@ import numpy as np
 
 from protomer.maps.resolution import FscSet
 from protomer.report.drawing import BLUE, GREY, PALETTE, new_figure, styled
-from protomer.report.figures import resolution_axis
+from protomer.report.figures import histogram_figure, resolution_axis
+from protomer.report.pictures import orientation_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from protomer.report.build import Report
+    from protomer.tables.particles import Particles
+
+FEW_TO_SHOW = 3  # images: fewer make no plot of viewing directions
 
 
 def _colours(number: int) -> list[str]:
@@ -88,3 +94,17 @@ def reliability_figure(stated: np.ndarray, right: np.ndarray, count: np.ndarray)
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="stated posterior of a class", ylabel="share in which it was right")
     axes.legend(loc="upper left")
     return figure
+
+
+def add_images_of_class(report: Report, number: int, particles: Particles, posterior: np.ndarray, sure_of: tuple[str, str]) -> None:
+    """The images in a class (`class_number`): viewing directions, and posteriors (N,); sure_of: their name and what they say, in words."""
+    inside = particles.class_number == number
+    if inside.sum() < FEW_TO_SHOW:
+        report.text(f"{int(inside.sum())} images are in this class.")
+        return
+    report.figure(orientation_figure(particles.rotation[inside]), "Viewing directions of the images in this class.")
+    report.figure(histogram_figure(posterior[inside], sure_of[0]), sure_of[1])
+
+
+#: of posteriors of classes
+SURE_OF_CLASS = ("posterior of the class", "How sure the images in this class are of it.")

@@ -41,6 +41,11 @@ def fold_count(wanted: int | None, half_sizes: Sequence[int], radius: int) -> in
     return folds if min(half_sizes) >= LEAST_IN_FOLD * folds else 1
 
 
+def folded_batches(particles: Particles, wanted: int | None, radius: int, seed: int) -> list[Batch]:
+    """Fixed batches in as many folds of each half as `fold_count` gives for images of this Fourier radius."""
+    return make_batches(particles, fold_count(wanted, np.bincount(particles.half, minlength=2).tolist(), radius), seed)
+
+
 def make_batches(particles: Particles, folds: int, seed: int) -> list[Batch]:
     """All particles in fixed batches, ordered by half and fold; copies of one image lie in one batch."""
     fold = (uniform(seed, particles.image_uid, "fold") * folds).astype(np.int64)

@@ -25,7 +25,8 @@ MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening 
 @dataclass(frozen=True)
 class Work:
     """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius
-    that iterations insert, unset: the images' own; grid_*, shifts: of the densest global search."""
+    that iterations insert, unset: the images' own; grid_*, shifts: of the densest global search; has_rest: both halves' transforms of what
+    a local refinement leaves where it is stay too."""
 
     images: int
     box: int
@@ -38,6 +39,7 @@ class Work:
     shifts: int = 0
     reach: int | None = None
     classes: int = 1
+    has_rest: bool = False
 
     @property
     def image_bytes(self) -> int:
@@ -47,7 +49,7 @@ class Work:
     @property
     def refinement_bytes(self) -> int:
         """The largest phase of a refinement, without the images."""
-        return max(BASE_BYTES + self._expectation(), BASE_BYTES + self._maximisation(), self.reconstruction_bytes)
+        return self._rest + max(BASE_BYTES + self._expectation(), BASE_BYTES + self._maximisation(), self.reconstruction_bytes)
 
     @property
     def reconstruction_bytes(self) -> int:
@@ -66,14 +68,18 @@ class Work:
         references = self.classes * band.volume + max(search, band.from_map - band.volume)
         full = _Transform(self.box, self._plane.radius)
         solving = band.accumulator * (self.keys + self._added_up) + band.solving + 4 * self.box**3 * (DEVICE_MAPS + 6 * self.classes)
-        kept = 2 * 4 * self.box**3  # phases for the mask's correction
-        return max(band.accumulator * self.own_keys + references, solving, 2 * full.accumulator + full.solving) + kept
+        most = max(band.accumulator * self.own_keys + references, solving, 2 * full.accumulator + full.solving)
+        return most + self._rest + 2 * 4 * self.box**3  # phases for the mask's correction
 
     @property
     def device_batch_bytes(self) -> int:
         """What one batch takes on a device: its crops and those of the next one, CTFs, what is compared, the part of it that is searched,
         and views."""
         return BATCH * len(self._plane) * (2 * 8 + 4 + 2 * 12 + 8)
+
+    @property
+    def _rest(self) -> int:
+        return 2 * _Transform(self.box, self._plane.radius).volume if self.has_rest else 0
 
     @property
     def _plane(self) -> HalfPlane:
