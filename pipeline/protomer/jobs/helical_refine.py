@@ -22,10 +22,10 @@ from protomer.jobs.refine import load_particles, prepare
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import plan as plan_of_refine
 from protomer.refinement.preparing import surveyed
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.refinement.start import begin
 from protomer.running.events import Events

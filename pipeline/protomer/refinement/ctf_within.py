@@ -20,8 +20,8 @@ from protomer.declarations.refine import RefineSettings
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import save, until_settled
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import with_poses
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.running.checkpoints import Checkpoint
 from protomer.running.job_run import JobRun
