@@ -12,7 +12,8 @@ from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import ImageStore, common_frame
-from protomer.maps.resolution import FscSet
+from protomer.maps.mask_rule import support_by_rule
+from protomer.maps.resolution import FscSet, measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer.running.batches import Batch
 from protomer.running.job_run import JobRun
@@ -37,7 +38,16 @@ class Given:
     finest_A: float
 
 
-def weighted(particles: Particles, half_maps: Halves[Volume], mask: Volume | None, fsc: FscSet, settings: CtfRefineSettings) -> Given:
+def in_mask(half_maps: Halves[Volume], mask: Volume | None, name: str) -> tuple[Volume, FscSet]:
+    """The mask, or where none is given that of all density by rule, and the FSC in it: beyond it a half map has nothing but noise, which an
+    image would be compared with all the same."""
+    if mask is None:
+        made = support_by_rule(half_maps)
+        mask, name = made.mask, made.name
+    return mask, measure_fsc(half_maps, mask, name)
+
+
+def weighted(particles: Particles, half_maps: Halves[Volume], mask: Volume, fsc: FscSet, settings: CtfRefineSettings) -> Given:
     """Half maps as the truth is expected from them, down to the finest resolution used. Raises InputError where too few shells are left."""
     box, pixel_A = common_frame(particles)
     finest_A = settings.max_resolution or fsc.resolution_A_at("corrected")
@@ -45,8 +55,7 @@ def weighted(particles: Particles, half_maps: Halves[Volume], mask: Volume | Non
         raise InputError(f"resolutions from {settings.min_resolution:g} to {finest_A:.4g} Å",
                          f"at least {FEWEST_SHELLS} shells between them", "better half maps; or set min_resolution and max_resolution")
     weight = np.clip(fsc.corrected, 0.0, 1.0)  # what is expected of the truth, given one half map
-    window = np.float32(1.0) if mask is None else mask.data
-    filtered = half_maps.map(lambda half: Volume(apply_shell_filter(half.data * window, weight).astype(np.float32), half.voxel_size_A))
+    filtered = half_maps.map(lambda half: Volume(apply_shell_filter(half.data * mask.data, weight).astype(np.float32), half.voxel_size_A))
     return Given(particles, filtered, weight, max(finest_A, 2.0 * pixel_A))
 
 

@@ -42,5 +42,5 @@ JOB = Job(
     inputs=(Input("particles", "particles.h5 or a job folder, with poses and half-sets", file="particles.h5", required=True),
             Input("volume", "volume.h5 or the folder of the job whose poses these are: its half maps", file="volume.h5",
                   alternatives=(".mrc", ".map", ".h5"), required=True, repeatable=True),
-            Input("mask", "keep this part of the maps, .mrc; unset: all of them", file="mask.mrc", alternatives=(".map",))),
+            Input("mask", "keep this part of the maps, .mrc; unset: all density, found by rule", file="mask.mrc", alternatives=(".map",))),
     settings=CtfRefineSettings, entry="protomer.jobs.ctf_refine", ranks=True)

@@ -11,7 +11,7 @@ from scipy import fft
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
 from protomer.ctf_refinement.report import report_of, summary_of
-from protomer.ctf_refinement.start import Given, engine_of, images_of, warn_of_few, weighted
+from protomer.ctf_refinement.start import Given, engine_of, images_of, in_mask, warn_of_few, weighted
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_particles, write_particles
@@ -20,7 +20,6 @@ from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
 from protomer.maps.finishing import require_mask_values
 from protomer.maps.half_maps_given import in_frame, load_half_maps
-from protomer.maps.resolution import measure_fsc
 from protomer.running.batches import make_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -39,7 +38,7 @@ def run(inputs: Inputs, settings: CtfRefineSettings, job: JobRun) -> dict[str, A
         images = images_of(given.particles)
         warn_of_few(given.particles, images, settings, job)
         engine = prepare(given, settings, job)
-        found = refine_ctf(engine, given.particles, settings, images)
+        found = refine_ctf(engine, Found.nothing(given.particles), settings, images)
     warn_of_outcome(found, settings, job)
     if not job.team.is_first:
         return {}
@@ -68,7 +67,7 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
     mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask), half_maps.a.voxel_size_A)
     if mask is not None:
         require_mask_values(mask, inputs.mask.name)
-    fsc = measure_fsc(half_maps, mask, "" if inputs.mask is None else inputs.mask.name)
+    mask, fsc = in_mask(half_maps, mask, "" if inputs.mask is None else inputs.mask.name)
     return weighted(particles, half_maps, mask, fsc, settings)
 
 
