@@ -32,7 +32,7 @@ def test_bands_add_up_to_the_map_up_to_the_finest_shell() -> None:
     volume = np.random.default_rng(1).standard_normal((32,) * 3).astype(np.float32)
     shells = bands(12.0)
     assert shells[-1] == 12.0 and np.all(np.diff(shells) > 0)
-    weights = band_weights(32, shells, 8)
+    weights = list(band_weights(32, shells, 8))
     assert all(weight.min() > -1e-6 for weight in weights)
     total = scipy.fft.rfftn(sum(parts_of(volume, shells, 8)))
     expected = scipy.fft.rfftn(volume) * (sum(weights) > 0.5)
@@ -42,9 +42,9 @@ def test_bands_add_up_to_the_map_up_to_the_finest_shell() -> None:
 def test_the_spread_of_noise_is_what_noise_has() -> None:
     shells, random = bands(12.0), np.random.default_rng(2)
     for number in (3, 6):
-        weight, means = band_weights(32, shells, 8)[number], []
+        weight, means = list(band_weights(32, shells, 8))[number], []
         for _ in range(12):
-            a, b = (parts_of(random.standard_normal((32,) * 3), shells, 8)[number] for _ in range(2))
+            a, b = (list(parts_of(random.standard_normal((32,) * 3), shells, 8))[number] for _ in range(2))
             means.append(gaussian_filter(a * b, 3.0, mode="wrap") / np.sqrt(np.mean(a * a) * np.mean(b * b)))
         assert abs(np.std(means) / spread_of_noise(weight, 3.0) - 1) < 0.15
 

@@ -44,7 +44,8 @@ class Found:
     def nothing(cls, particles: Particles) -> Found:
         """Where a search begins."""
         number = len(particles)
-        return cls(particles, tuple({} for _ in particles.optics_groups), None, np.zeros(number), np.zeros(number), np.full(number, np.inf), np.inf, 0)
+        return cls(particles, tuple({} for _ in particles.optics_groups), None,
+                   np.zeros(number), np.zeros(number), np.full(number, np.inf), np.inf, 0)
 
 
 def refine_ctf(engine: Engine, found: Found, settings: CtfRefineSettings, images: np.ndarray) -> Found:

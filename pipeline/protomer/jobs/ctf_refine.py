@@ -10,8 +10,9 @@ from scipy import fft
 
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
+from protomer.ctf_refinement.reference import Given, in_mask, prepared
 from protomer.ctf_refinement.report import report_of, summary_of
-from protomer.ctf_refinement.start import Given, engine_of, images_of, in_mask, warn_of_few, weighted
+from protomer.ctf_refinement.start import engine_of, images_of, warn_of_few
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_particles, write_particles
@@ -32,8 +33,8 @@ def run(inputs: Inputs, settings: CtfRefineSettings, job: JobRun) -> dict[str, A
     """Load, survey, refine in turn, save."""
     with fft.set_workers(job.threads):
         given = load_all(inputs, settings)
-        if given.finest_A > FINEST_USEFUL_A:
-            job.events.warn("coarse", f"the half maps agree to {given.finest_A:.1f} Å only: there the CTF hardly depends on what is "
+        if given.resolution_A > FINEST_USEFUL_A:
+            job.events.warn("coarse", f"the half maps agree to {given.resolution_A:.1f} Å only: there the CTF hardly depends on what is "
                             "refined, and standard errors are large")
         images = images_of(given.particles)
         warn_of_few(given.particles, images, settings, job)
@@ -68,7 +69,7 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
     if mask is not None:
         require_mask_values(mask, inputs.mask.name)
     mask, fsc = in_mask(half_maps, mask, "" if inputs.mask is None else inputs.mask.name)
-    return weighted(particles, half_maps, mask, fsc, settings)
+    return prepared(particles, half_maps, mask, fsc, settings)
 
 
 def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:

@@ -16,8 +16,8 @@ to blur poses. Half-sets share g_b and h_b, and no density.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import scipy.fft
@@ -34,6 +34,7 @@ WIDER = 2.0  # times the window of signal: that of noise
 SURE = 2.0  # standard deviations at which half of a local signal is believed
 BEST_PLACES = 99.0  # percentile of g_b in the sphere that is h_b
 LEAST_GAIN = 1e-3
+MOST_RATIO = 1e6  # of signal over noise: two halves may be one map
 LEVELS = 255
 
 
@@ -59,22 +60,26 @@ class LocalGains:
         return out
 
 
-def bands(finest_shell: float) -> tuple[float, ...]:
-    """Upper ends of the bands of eq. (1), the last of them the finest shell."""
-    shells = [LEAST_SHELL]
+def bands(finest_shell: float, coarsest_shell: float = LEAST_SHELL) -> tuple[float, ...]:
+    """Upper ends of the bands of eq. (1), from the coarsest shell to the finest."""
+    shells = [coarsest_shell]
     while shells[-1] < finest_shell:
         shells.append(min(max(shells[-1] * STEP, shells[-1] + 1.0), finest_shell))
     return tuple(shells)
 
 
-def find_gains(half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: float, how: NonUniform) -> LocalGains:
-    """Eqs. (2) to (5) of two unregularised half maps (D, D, D); sphere (D, D, D): where references live."""
-    shells, box = bands(finest_shell), len(half_maps.a)
+def find_gains(
+    half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: float, how: NonUniform, coarsest_shell: float = LEAST_SHELL
+) -> LocalGains:
+    """Eqs. (2) to (5) of two unregularised half maps (D, D, D); sphere (D, D, D): where references live. All shells up to the coarsest one
+    are one band."""
+    shells, box = bands(finest_shell, coarsest_shell), len(half_maps.a)
     inside, gains, best = sphere > 0.5, [], []
     pairs = zip(*(parts_of(half, shells, how.order) for half in half_maps), strict=True)
     for shell, weight, (a, b) in zip(shells, band_weights(box, shells, how.order), pairs, strict=True):
         sigma_px = min(max(3.0, WINDOW * how.window_factor * box / shell), float(box)) / np.sqrt(12.0)  # as wide as a window of that width
         ratio = np.maximum(gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0) / noise_about(a, b, inside, WIDER * sigma_px)
+        ratio = np.minimum(ratio, np.float32(MOST_RATIO))
         unsure = SURE * spread_of_noise(weight, sigma_px)
         ratio = ratio**3 / (ratio**2 + np.float32(unsure**2))
         gain = ratio / (1.0 + ratio)
@@ -102,16 +107,20 @@ def spread_of_noise(weight: np.ndarray, sigma_px: float) -> float:
     return float(np.sqrt(max(float((power * passed * friedel_weight(box)).sum()), 0.0) / box**3))
 
 
-def band_weights(box: int, shells: tuple[float, ...], order: int) -> list[np.ndarray]:
-    """Eq. (1): (D, D, D // 2 + 1) float32 for each band; together 1 up to the finest shell, and 0 beyond."""
+def band_weights(box: int, shells: tuple[float, ...], order: int) -> Iterator[np.ndarray]:
+    """Eq. (1): (D, D, D // 2 + 1) float32 for each band, one at a time; together 1 up to the finest shell, and 0 beyond."""
     radius = half_radius(box, 3).astype(np.float32)
-    below = [1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order)) for shell in shells[:-1]]
-    below.append((radius <= shells[-1] + 0.5).astype(np.float32))
-    inside = below[-1]
-    return [below[0] * inside, *((upper - lower) * inside for lower, upper in pairwise(below))]
+    inside = (radius <= shells[-1] + 0.5).astype(np.float32)
+    below = np.zeros_like(inside)
+    for shell in shells[:-1]:
+        upper = 1.0 / (1.0 + (radius / np.float32(shell)) ** np.float32(2 * order))
+        yield (upper - below) * inside
+        below = upper
+    yield (inside - below) * inside
 
 
-def parts_of(volume: np.ndarray, shells: tuple[float, ...], order: int) -> list[np.ndarray]:
-    """A map (D, D, D) in bands."""
+def parts_of(volume: np.ndarray, shells: tuple[float, ...], order: int) -> Iterator[np.ndarray]:
+    """A map (D, D, D) in bands, one at a time."""
     spectrum = scipy.fft.rfftn(volume.astype(np.float32))
-    return [scipy.fft.irfftn(spectrum * weight, volume.shape) for weight in band_weights(len(volume), shells, order)]
+    for weight in band_weights(len(volume), shells, order):
+        yield scipy.fft.irfftn(spectrum * weight, volume.shape)

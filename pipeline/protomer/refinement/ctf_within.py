@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from protomer.ctf_refinement.loop import Found, refine_ctf
+from protomer.ctf_refinement.reference import has_shells, in_mask, prepared
 from protomer.ctf_refinement.report import errors_of, group_rows, numbers_of, summary_of
-from protomer.ctf_refinement.start import engine_of, has_shells, images_of, in_mask, warn_of_few, weighted
+from protomer.ctf_refinement.start import engine_of, images_of, warn_of_few
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.declarations.refine import RefineSettings
 from protomer.maps.volumes import Volume
@@ -32,7 +33,7 @@ CHECKPOINT = "checkpoint_ctf.h5"
 COARSEST_A = 6.0  # beyond which the CTF hardly depends on what is refined
 ROUNDS = 2
 MOST_SEARCHES = 6
-STILL = 0.3  # of their standard errors: CTFs that change by less stand still
+STILL = 0.5  # of their standard errors: CTFs that change by less stand still
 COLUMNS = ("defocus_u_A", "defocus_v_A", "defocus_angle_rad")
 DEFOCUS = ("change_A", "told_A", "error_A")
 
@@ -90,9 +91,9 @@ def settled_with_ctf(setup: Setup, state: State, settings: RefineSettings, job: 
 
 
 def search(
-    setup: Setup, state: State, earlier: CtfFound | None, given: Particles, settings: RefineSettings, job: JobRun
+    setup: Setup, state: State, earlier: CtfFound | None, first: Particles, settings: RefineSettings, job: JobRun
 ) -> CtfFound | None:
-    """Refine CTFs against the half maps of the poses as they are; given: the particles with CTFs as they were in the beginning. None where
+    """Refine CTFs against the half maps of the poses as they are; first: the particles with CTFs as they were in the beginning. None where
     there is nothing more to find."""
     if earlier is not None and earlier.searches >= MOST_SEARCHES:
         return None
@@ -113,15 +114,16 @@ def search(
     else:
         change_A, told_A, error_A = (earlier.defocus[name] for name in DEFOCUS)
         begin = replace(begin, change_A=change_A, told_A=told_A, error_A=error_A)
-    engine = engine_of(weighted(particles, half_maps, mask, fsc, wanted), wanted, setup.store, setup.batches, setup.numbers, job)
+    given = prepared(particles, half_maps, mask, fsc, wanted)
+    engine = engine_of(given, wanted, setup.store, setup.batches, setup.numbers, job)
     found = refine_ctf(engine, begin, wanted, images)
     if earlier is not None and moved(begin, found) < STILL:
         return None
     shift_px = (found.particles.shift_A - particles.shift_A) / pixel_A
     return CtfFound(1 if earlier is None else earlier.searches + 1, len(state.history),
                     {name: found.particles.columns[name] for name in COLUMNS}, found.particles.optics_groups, shift_px,
-                    {name: getattr(found, name) for name in DEFOCUS}, summary_of(given, found, finest_A, wanted),
-                    [list(row) for row in group_rows(given, found)])
+                    {name: getattr(found, name) for name in DEFOCUS}, summary_of(first, found, given.finest_A, wanted),
+                    [list(row) for row in group_rows(first, found)])
 
 
 def ctf_settings(settings: RefineSettings) -> CtfRefineSettings:
