@@ -119,10 +119,10 @@ def search(
     found = refine_ctf(engine, begin, wanted, images)
     if earlier is not None and moved(begin, found) < STILL:
         return None
-    shift_px = (found.particles.shift_A - particles.shift_A) / pixel_A
-    return CtfFound(1 if earlier is None else earlier.searches + 1, len(state.history),
-                    {name: found.particles.columns[name] for name in COLUMNS}, found.particles.optics_groups, shift_px,
-                    {name: getattr(found, name) for name in DEFOCUS}, summary_of(first, found, given.finest_A, wanted),
+    shift_px, searches = (found.particles.shift_A - particles.shift_A) / pixel_A, 1 if earlier is None else earlier.searches + 1
+    return CtfFound(searches, len(state.history), {name: found.particles.columns[name] for name in COLUMNS},
+                    found.particles.optics_groups, shift_px, {name: getattr(found, name) for name in DEFOCUS},
+                    summary_of(first, found, given.finest_A, wanted) | {"searches": searches},
                     [list(row) for row in group_rows(first, found)])
 
 
