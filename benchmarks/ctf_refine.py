@@ -68,7 +68,7 @@ class Case:
 
 
 CASES = {"hard": Case(64, 1.6, 0.3, (1.2e-3, -8e-4), 400.0), "usual": Case(64, 1.6, 0.3, (4e-4, -3e-4), 300.0),
-         "larger": Case(96, 1.5, 0.1, (4e-4, -3e-4), 300.0, 1500, 1.45)}
+         "larger": Case(96, 1.5, 0.1, (4e-4, -3e-4), 300.0, 1300, 1.3)}
 
 
 def off_by(particles: Particles, error_A: np.ndarray) -> Particles:
@@ -96,7 +96,7 @@ def make_sets(case: Case, folder: Path, number: int) -> tuple[Volume, CtfBound]:
         bound = ctf_bound(case.model, data, (COARSEST_A, 2.05 * case.pixel_A))
         write_particles(folder / "true.h5", with_tilt(particles, tilt))
         write_particles(folder / "wrong.h5", off_by(particles, random.normal(0, case.defocus_sd_A, number)))
-        near = with_tilt(particles, tilt + bound.tilt_rad * random.standard_normal(2))
+        near = with_tilt(particles, tilt + bound.tilt_rad * np.array([1.0, -1.0]))
         write_particles(folder / "bound.h5", off_by(near, bound.defocus_A * random.standard_normal(number)))
     write_volume(folder / "start.mrc", Volume(low_pass(data.volume.data, case.box * case.pixel_A / START_A, 2.0), case.pixel_A))
     return data.volume, bound

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from protomer.ctf_refinement.loop import Found, refine_ctf
+from protomer.ctf_refinement.passes import Engine
 from protomer.ctf_refinement.reference import has_shells, in_mask, prepared
-from protomer.ctf_refinement.report import errors_of, group_rows, numbers_of, summary_of
+from protomer.ctf_refinement.report import group_rows, phase_change, summary_of
 from protomer.ctf_refinement.start import engine_of, images_of, warn_of_few
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.declarations.refine import RefineSettings
+from protomer.imaging.images import common_frame
 from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import save, until_settled
 from protomer.refinement.loop import reconstruct_halves
@@ -28,12 +30,13 @@ from protomer.refinement.setup import Setup, State, at_scales
 from protomer.running.checkpoints import Checkpoint
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import OpticsGroup, Particles
+from protomer_kernels.ctf import electron_wavelength_A
 
 CHECKPOINT = "checkpoint_ctf.h5"
 COARSEST_A = 6.0  # beyond which the CTF hardly depends on what is refined
 ROUNDS = 2
-MOST_SEARCHES = 6
-STILL = 0.5  # of their standard errors: CTFs that change by less stand still
+MOST_SEARCHES = 5
+STILL_RAD = 0.1  # at the resolution of the half maps, of which 0.5 % would be lost: CTFs that change by less stand still
 COLUMNS = ("defocus_u_A", "defocus_v_A", "defocus_angle_rad")
 DEFOCUS = ("change_A", "told_A", "error_A")
 
@@ -117,7 +120,7 @@ def search(
     given = prepared(particles, half_maps, mask, fsc, wanted)
     engine = engine_of(given, wanted, setup.store, setup.batches, setup.numbers, job)
     found = refine_ctf(engine, begin, wanted, images)
-    if earlier is not None and moved(begin, found) < STILL:
+    if earlier is not None and turned_by(begin, found, engine, finest_A) < STILL_RAD:
         return None
     shift_px, searches = (found.particles.shift_A - particles.shift_A) / pixel_A, 1 if earlier is None else earlier.searches + 1
     return CtfFound(searches, len(state.history), {name: found.particles.columns[name] for name in COLUMNS},
@@ -132,13 +135,17 @@ def ctf_settings(settings: RefineSettings) -> CtfRefineSettings:
     return CtfRefineSettings(defocus=settings.defocus_refine, beam_tilt=aberrations, trefoil=aberrations, rounds=ROUNDS)
 
 
-def moved(begin: Found, found: Found) -> float:
-    """By how much of their standard errors a search changed CTFs: the root mean square of defoci, or the most of any aberration."""
-    step = (found.change_A - begin.change_A) / found.error_A
-    most = float(np.sqrt(np.mean(step**2)))
-    for old, new, errors in zip(begin.particles.optics_groups, found.particles.optics_groups, found.errors, strict=True):
-        was, now = numbers_of(old), numbers_of(new)
-        most = max([most, *(abs(now[name] - was[name]) / error for name, error in errors_of(new, errors).items())])
+def turned_by(begin: Found, found: Found, engine: Engine, resolution_A: float) -> float:
+    """Root mean square phase (rad) at a resolution by which a search changed the CTFs of all images, or of an optics group: the most."""
+    before, after, plane = begin.particles, found.particles, engine.band.plane
+    box, pixel_A = common_frame(after)
+    wavelength_A = np.array([float(electron_wavelength_A(group.voltage_V)) for group in after.optics_groups])[after.optics]
+    phase = np.pi * wavelength_A / resolution_A**2 * (found.change_A - begin.change_A)
+    most = float(np.sqrt(np.mean(phase**2)))
+    there = plane.shell == min(round(box * pixel_A / resolution_A), engine.band.radius)
+    for old, new in zip(before.optics_groups, after.optics_groups, strict=True):
+        turned = phase_change(old, new, replace(engine.band, length=len(plane)))[there]
+        most = max(most, float(np.sqrt(np.mean(turned**2))))
     return most
 
 
