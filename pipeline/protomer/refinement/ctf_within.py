@@ -43,10 +43,12 @@ DEFOCUS = ("change_A", "told_A", "error_A")
 
 @dataclass(frozen=True)
 class CtfFound:
-    """What the last of so many searches found, after so many iterations: columns of the particles (COLUMNS), optics groups, a shift (n, 2)
-    in pixels that all images of a group share, what is known of defoci (DEFOCUS, as in Found), and what summary and report say of it."""
+    """What the last of so many searches found, after so many iterations, and whether it changed too little for poses to settle anew:
+    columns of the particles (COLUMNS), optics groups, a shift (n, 2) in pixels that all images of a group share, what is known of defoci
+    (DEFOCUS, as in Found), and what summary and report say of it."""
 
     searches: int
+    is_still: bool
     iterations: int
     columns: dict[str, np.ndarray]
     optics_groups: tuple[OpticsGroup, ...]
@@ -66,10 +68,13 @@ class CtfFound:
         """The state from which poses settle again; as it is where that has begun."""
         if not (state.band.is_settled and len(state.history) == self.iterations):
             return state
-        shifted = replace(state.poses, shift_px=state.poses.shift_px + self.moved_px[:, None])
-        again = replace(state, band=replace(state.band, is_settled=False, stalled=0, best_resolved=0), poses=shifted)
+        again = replace(self.shifted(state), band=replace(state.band, is_settled=False, stalled=0, best_resolved=0))
         save(again, job)
         return again
+
+    def shifted(self, state: State) -> State:
+        """The state with the shift that images share."""
+        return replace(state, poses=replace(state.poses, shift_px=state.poses.shift_px + self.moved_px[:, None]))
 
 
 def is_asked(settings: RefineSettings) -> bool:
@@ -84,6 +89,8 @@ def settled_with_ctf(setup: Setup, state: State, settings: RefineSettings, job: 
     while True:
         if found is not None:
             now = found.applied(now)
+            if found.is_still:
+                return now, until_settled(now, found.shifted(state), settings.extra_passes, job), found
             state = found.reopened(state, job)
         state = until_settled(now, state, 0, job)
         further = search(now, state, found, setup.particles, settings, job)
@@ -97,7 +104,7 @@ def search(
     setup: Setup, state: State, earlier: CtfFound | None, first: Particles, settings: RefineSettings, job: JobRun
 ) -> CtfFound | None:
     """Refine CTFs against the half maps of the poses as they are; first: the particles with CTFs as they were in the beginning. None where
-    there is nothing more to find."""
+    they cannot be, or were refined often enough."""
     if earlier is not None and earlier.searches >= MOST_SEARCHES:
         return None
     scaled, pixel_A = at_scales(setup, state), setup.pixel_size_A
@@ -120,10 +127,9 @@ def search(
     given = prepared(particles, half_maps, mask, fsc, wanted)
     engine = engine_of(given, wanted, setup.store, setup.batches, setup.numbers, job)
     found = refine_ctf(engine, begin, wanted, images)
-    if earlier is not None and turned_by(begin, found, engine, finest_A) < STILL_RAD:
-        return None
+    is_still = earlier is not None and turned_by(begin, found, engine, finest_A) < STILL_RAD
     shift_px, searches = (found.particles.shift_A - particles.shift_A) / pixel_A, 1 if earlier is None else earlier.searches + 1
-    return CtfFound(searches, len(state.history), {name: found.particles.columns[name] for name in COLUMNS},
+    return CtfFound(searches, is_still, len(state.history), {name: found.particles.columns[name] for name in COLUMNS},
                     found.particles.optics_groups, shift_px, {name: getattr(found, name) for name in DEFOCUS},
                     summary_of(first, found, given.finest_A, wanted) | {"searches": searches},
                     [list(row) for row in group_rows(first, found)])
@@ -154,7 +160,7 @@ def keep(checkpoint: Checkpoint, found: CtfFound) -> None:
     groups = [[group.beam_tilt_rad, group.odd_zernike] for group in found.optics_groups]
     words = json.dumps({"groups": groups, "summary": found.summary, "rows": found.rows})
     checkpoint.save({**found.columns, **found.defocus, "moved_px": found.moved_px, "iterations": found.iterations,
-                     "searches": found.searches, "words": words})
+                     "searches": found.searches, "is_still": found.is_still, "words": words})
 
 
 def loaded(checkpoint: Checkpoint, particles: Particles) -> CtfFound | None:
@@ -166,5 +172,5 @@ def loaded(checkpoint: Checkpoint, particles: Particles) -> CtfFound | None:
     groups = tuple(replace(group, beam_tilt_rad=(tilt[0], tilt[1]), odd_zernike=tuple(odd))
                    for group, (tilt, odd) in zip(particles.optics_groups, words["groups"], strict=True))
     columns, defocus = ({name: saved[name] for name in names} for names in (COLUMNS, DEFOCUS))
-    return CtfFound(int(saved["searches"]), int(saved["iterations"]), columns, groups, saved["moved_px"], defocus, words["summary"],
-                    words["rows"])
+    return CtfFound(int(saved["searches"]), bool(saved["is_still"]), int(saved["iterations"]), columns, groups, saved["moved_px"], defocus,
+                    words["summary"], words["rows"])
