@@ -17,6 +17,17 @@ class HelicalRefineSettings(RefineSettings):
     twist_range: float = setting(6.0, "the twist is looked for within this of the given one", unit="deg", minimum=0.01, maximum=90.0)
     rise_range: float | None = setting(None, "the rise is looked for within this of the given one; unset: a tenth of it", unit="A",
                                        minimum=0.001)
+    start_lattices: str = setting(
+        "auto", "several lattices within twist_range and rise_range are tried on a few images, and the refinement goes on from the one that "
+        "foretells unseen images best: where there is no --volume (auto), always (many), never (one)", choices=("auto", "many", "one"))
+    start_twist_step: float | None = setting(None, "how far apart in twist they are; unset: what moves the filament's surface at the ends "
+                                             "of the central part by start_detail", unit="deg", minimum=0.05)
+    start_rise_step: float | None = setting(None, "how far apart in rise; unset: what moves those ends by a third of start_detail",
+                                            unit="A", minimum=0.005)
+    start_detail: float = setting(8.0, "finest detail by which they are compared; finer tells more lattices apart, and takes longer",
+                                  unit="A", minimum=3.0, maximum=30.0)
+    start_images: int = setting(200, "images on which they are tried, of whole filaments, as many of each half-set", minimum=40)
+    start_passes: int = setting(6, "passes over these images from each of the best third; the others get four", minimum=5, maximum=30)
     refine_lattice: bool = setting(True, "refine twist and rise; off: impose them as given")
     central_fraction: float = setting(0.5, "share of the box along the axis whose subunits are averaged", minimum=0.1, maximum=0.7)
     outer_diameter: float | None = setting(None, "of the filament: references are 0 beyond; unset: as wide as the start volume's density",

@@ -13,7 +13,7 @@ from protomer.engine.alignment import IDENTITY, Search
 from protomer.engine.expectation import Model, PoseTable
 from protomer.engine.filaments import Filaments
 from protomer.engine.local_alignment import Local
-from protomer.engine.maximisation import solid_sphere
+from protomer.engine.maximisation import THRESHOLD, first_shell_below, shell_after_last_above, solid_sphere
 from protomer.engine.pose_table import counted_by_presence
 from protomer.engine.schedule import Band
 from protomer.helical.lattice import Lattice, Winding
@@ -80,6 +80,7 @@ class Setup:
     non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
     winding: Winding | None = None  # how a helical lattice is imposed; None: none is
     filaments: Filaments | None = None  # what is known of the poses of filaments (N,)
+    bridges_dips: bool = False  # whether a shell counts as resolved beyond dips of the FSC
 
     @property
     def is_relaxed(self) -> bool:
@@ -103,6 +104,10 @@ class Setup:
     def wound(self, volume: np.ndarray, lattice: Lattice | None) -> np.ndarray:
         """A map with the lattice imposed; as it is where there is none."""
         return volume if self.winding is None or lattice is None else self.winding.wound(volume, self.width_A, lattice)
+
+    def resolved_shell(self, curve: np.ndarray, threshold: float = THRESHOLD) -> int:
+        """The shell to which an FSC says that maps are resolved."""
+        return shell_after_last_above(curve, threshold) if self.bridges_dips else first_shell_below(curve, threshold)
 
     def search(self, band: Band) -> Search:
         """How poses are looked for in an iteration."""
