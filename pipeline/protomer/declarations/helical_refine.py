@@ -18,8 +18,8 @@ class HelicalRefineSettings(RefineSettings):
     rise_range: float | None = setting(None, "the rise is looked for within this of the given one; unset: a tenth of it", unit="A",
                                        minimum=0.001)
     start_lattices: str = setting(
-        "auto", "several lattices within twist_range and rise_range are tried on a few images, and the refinement goes on from the one that "
-        "foretells unseen images best: where there is no --volume (auto), always (many), never (one)", choices=("auto", "many", "one"))
+        "auto", "several lattices within twist_range and rise_range are tried on a few images, and the refinement goes on from the one "
+        "that foretells unseen images best: where there is no --volume (auto), always (many), never (one)", choices=("auto", "many", "one"))
     start_twist_step: float | None = setting(None, "how far apart in twist they are; unset: what moves the filament's surface at the ends "
                                              "of the central part by start_detail", unit="deg", minimum=0.05)
     start_rise_step: float | None = setting(None, "how far apart in rise; unset: what moves those ends by a third of start_detail",

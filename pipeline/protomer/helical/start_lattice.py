@@ -88,10 +88,10 @@ class StartLattice:
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
+        ends = [{"twist_deg": round(e.twist_deg, 4), "rise_A": round(e.rise_A, 4), "log_odds": round(e.score, 3), "starts": e.starts,
+                 "behind": round(e.behind, 3), "behind_sd": round(e.behind_sd, 3), "what": e.what} for e in self.ends]
         return {"tried": len(self.starts), "refined": int(np.isfinite(self.scores.ends[:, 0]).sum()), "images": self.images,
-                "compared_to_A": self.starts.finest_A, "is_told": not self.rivals,
-                "ends": [{"twist_deg": round(e.twist_deg, 4), "rise_A": round(e.rise_A, 4), "log_odds": round(e.score, 3),
-                          "starts": e.starts, "behind": round(e.behind, 3), "behind_sd": round(e.behind_sd, 3), "what": e.what} for e in self.ends]}
+                "compared_to_A": self.starts.finest_A, "is_told": not self.rivals, "ends": ends}
 
 
 def ends_of(scores: Scores, filament: np.ndarray, finest_A: float, winding: Winding, width_A: float) -> list[End]:

@@ -40,6 +40,7 @@ from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 CHECKPOINT = "checkpoint_starts.h5"
 APART = 2  # the same of the best
+GRID = 1  # all passes but the first search the grid of this iteration (schedule.py): a finer one finds few more of them, and takes longer
 AS_GIVEN = 2  # passes before a lattice is refined
 
 
@@ -126,7 +127,7 @@ def refined_from(trial: Trial, number: int, passes: int, apart: int) -> State:
     for n in range(passes):
         join_shell = state.band.limit if n < passes - apart else 0
         state = iterate(replace(fixed if n < AS_GIVEN else moving, join_shell=join_shell), state)
-        state = replace(state, band=state.band.at_limit)
+        state = replace(state, band=replace(state.band.at_limit, iteration=GRID))
     return state
 
 
