@@ -68,16 +68,18 @@ def add_starts(report: Report, tried: StartLattice, found: Found) -> None:
     told = "The images do not tell it from others (below): believe none of them yet." if tried.rivals else (
         "It was the only one in which starts ended." if len(tried.ends) == 1 else
         f"The next lattice is {tried.ends[1].behind:.1f} ± {tried.ends[1].behind_sd:.1f} behind (standard error over filaments).")
-    report.section("Start lattices", "A cylinder shows no lattice, and half maps to which the same wrong one was given agree all the same. "
-                   f"So {len(starts)} lattices were refined on {tried.images} images down to {starts.finest_A:g} Å, and scored by images "
-                   "that their maps had not seen: the log odds, mean over images, that an image shows the map of the other half-set against noise "
-                   f"alone. {best.twist_deg:.3f}° and {best.rise_A:.3f} Å foretell them best ({best.score:.1f}). {told} The "
-                   f"refinement began with this lattice and its map down to {tried.shared_A:g} Å, which both half-sets then share.")
-    report.figure(starts_figure((starts.twists_deg, starts.rises_A), scores.first, (starts.lattices, scores.ends, scores.mean),
-                                ((best.twist_deg, best.rise_A), (found.first.twist_deg, found.first.rise_A))),
-                  "Left: the score of every start lattice after four passes. Right: where the best third ended, and their scores, each "
-                  "with a line from its start. Circle: gone on from; cross: given. Several starts that end at one place with the best score "
-                  "are healthy; as good a score elsewhere is an ambiguity that these images do not resolve.")
+    report.section(
+        "Start lattices",
+        "A cylinder shows no lattice, and half maps to which the same wrong one was given agree all the same. So "
+        f"{len(starts)} lattices were refined on {tried.images} images down to {starts.finest_A:g} Å, and scored by images that "
+        "their maps had not seen: the log odds, mean over images, that an image shows the map of the other half-set against noise "
+        f"alone. {best.twist_deg:.3f}° and {best.rise_A:.3f} Å foretell them best ({best.score:.1f}). {told} The refinement began "
+        f"with this lattice and its map down to {tried.shared_A:g} Å, which both half-sets then share.")
+    figure = starts_figure((starts.twists_deg, starts.rises_A), scores.first, (starts.lattices, scores.ends, scores.mean),
+                           ((best.twist_deg, best.rise_A), (found.first.twist_deg, found.first.rise_A)))
+    report.figure(figure, "Left: the score of every start lattice after four passes. Right: where the best third ended, and their "
+                  "scores, each with a line from its start. Circle: gone on from; cross: given. Several starts that end at one place "
+                  "with the best score are healthy; as good a score elsewhere is an ambiguity that these images do not resolve.")
     rows = [(round(e.twist_deg, 3), round(e.rise_A, 3), round(e.score, 2), round(e.behind, 2), round(e.behind_sd, 2), e.starts, e.what)
             for e in tried.ends[:SHOWN]]
     report.table(("twist (degrees)", "rise (Å)", "log odds of an unseen image", "behind the best", "± (standard error)", "starts", "what"),
