@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -154,8 +155,8 @@ def test_from_a_cylinder_4_degrees_off_the_right_lattice_is_found_and_told_from_
 
 def test_killed_among_start_lattices_on_2_ranks_and_resumed_on_one_it_ends_in_the_same_bits(data: Path, refined: Path) -> None:
     output = data / "killed"
-    launcher = [str(Path(subprocess.sys.executable).with_name("mpiexec")), "-n", "2"]  # type: ignore[attr-defined]
-    command = [*launcher, subprocess.sys.executable, "-m", "protomer", *map(str, words_of(data, output)), "--threads", "1"]  # type: ignore[attr-defined]
+    launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", "2"]
+    command = [*launcher, sys.executable, "-m", "protomer", *map(str, words_of(data, output)), "--threads", "1"]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while process.poll() is None and not (output / "checkpoint_starts.h5").exists():
