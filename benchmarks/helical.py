@@ -5,9 +5,10 @@ python benchmarks/helical.py [--model MODEL.cif] [--number 800] [--snr 0.2] [--o
 
 Pf1 (PDB 1QL2, three chains as one subunit): -162.255° and 9.15 Å; by one chain alone 65.915° and 3.05 Å, nearly. Images of 80 pixels of
 2.2 Å, five segments of each filament, 30 Å apart. Refined from the truth low-passed to 15 Å: from the lattice that is off; with the true
-one imposed; from the true one's opposite. And from a cylinder of 70 Å: from the lattice that is off, and from one as far off the other way.
-The truth FSC is that of the final map in the central cylinder, after the turn about z and the move along it that fit best; a map from a
-cylinder may be anywhere along the axis, and either way up. Without the model there is nothing to do. What is finished in --folder is not run again.
+one imposed; from the true one's opposite. And from a cylinder of 70 Å: from the lattice that is off, and from one as far off the other
+way. The truth FSC is that of the final map in the central cylinder, after the turn about z and the move along it that fit best; a map from
+a cylinder may be anywhere along the axis, and either way up. Without the model there is nothing to do. What is finished in --folder is not
+run again.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def upside_down(data: np.ndarray) -> np.ndarray:
 
 
 def truth_shell(folder: Path, truth: Volume, is_anywhere: bool) -> tuple[float, float]:
-    """Shell and resolution (Å) at which the final map's FSC with the truth falls below 0.5, after the turn and move that fit best: near none,
-    or anywhere about and along z, either way up."""
+    """Shell and resolution (Å) at which the final map's FSC with the truth falls below 0.5, after the turn and move that fit best: near
+    none, or anywhere about and along z, either way up."""
     record = read_map_record(folder / "volume.h5")
     assert record.fsc_mask is not None
     whole, mask = record.map, record.fsc_mask.data
@@ -160,7 +161,7 @@ def tell_starts(starts: dict[str, Any] | None) -> None:
     """In which lattices the best starts ended, where several were tried."""
     if starts is None:
         return
-    print(f"  {starts['tried']} start lattices on {starts['images']} images to {starts['compared_to_A']} Å; told apart: {starts['is_told']}")
+    print(f"  {starts['tried']} start lattices on {starts['images']} images to {starts['compared_to_A']} Å; told: {starts['is_told']}")
     for end in starts["ends"]:
         print(f"  {end['twist_deg']}° {end['rise_A']} Å: log odds {end['log_odds']}, {end['behind']} ± {end['behind_sd']} behind, from "
               f"{end['starts']} starts ({end['what']})")
