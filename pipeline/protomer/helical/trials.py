@@ -127,7 +127,8 @@ def refined_from(trial: Trial, number: int, passes: int, apart: int) -> State:
     for n in range(passes):
         join_shell = state.band.limit if n < passes - apart else 0
         state = iterate(replace(fixed if n < AS_GIVEN else moving, join_shell=join_shell), state)
-        state = replace(state, band=replace(state.band.at_limit, iteration=GRID))
+        band = replace(state.band.at_limit, iteration=GRID)
+        state = replace(state, band=band, model=replace(state.model, insertion_radius=band.insertion_radius))
     return state
 
 
