@@ -18,7 +18,7 @@ from protomer.declarations.helical_refine import HelicalRefineSettings
 from protomer.errors import SettingsError
 from protomer.formats.hdf5 import read_particles
 from protomer.helical.lattice import Lattice, Winding
-from protomer.helical.start_lattice import StartLattice, ends_of, lead, warn_of_starts
+from protomer.helical.start_lattice import StartLattice, described, ends_of, lead, shared_pitch_A, warn_of_starts
 from protomer.helical.starts import Starts, are_tried, chosen_rows, filament_numbers, spaced, starts_of
 from protomer.helical.trials import Scores, kept, load, save
 from protomer.maps.volumes import Volume
@@ -76,18 +76,30 @@ def test_starts_that_end_together_are_one_lattice_and_rivals_that_images_do_not_
     found = ends_of(tried(log_odds, ends), filament, 16.0, WINDING, 224.0)
     assert [end.starts for end in found] == [2, 1, 1] and found[0].what == "the best"
     assert found[0].twist_deg == pytest.approx(100, abs=0.2) and found[1].twist_deg == 94.0 and "-6." in found[1].what
-    assert found[2].is_told_apart and not found[1].is_told_apart
     assert found[2].behind == pytest.approx(30, abs=2) and found[2].behind_sd < 1.0
+    assert found[0].spread == pytest.approx(1.2, abs=1.0) and found[1].spread == 0.0
     starts = Starts(np.linspace(90, 102, 5), np.linspace(16.4, 20, 5), (4.5, 1.35), 16.0)
     chosen = StartLattice(Lattice(100.0, 18.0), found, starts, tried(log_odds, ends), Volume(np.zeros((4, 4, 4), np.float32), 7.0), 100)
     events = Events(None)
     warn_of_starts(chosen, {"twist": WINDING.twist_deg, "rise": WINDING.rise_A}, events)
     assert [w["code"] for w in events.warnings] == ["start_lattice_not_told"] and "94.00° and 20.00 Å" in events.warnings[0]["text"]
-    assert chosen.summary()["is_told"] is False
+    assert chosen.summary()["is_told"] is False and chosen.rivals == [found[1]]
+    scattered = replace(chosen, ends=[replace(found[0], spread=35.0), *found[1:]])
+    assert len(scattered.rivals) == 2  # scores of one lattice differ by more than its lead
+    alone = replace(chosen, ends=[replace(end, starts=1) for end in found])
+    assert len(alone.rivals) == 2  # and where no two starts end together, nothing says by how much
     edge = replace(chosen, ends=[replace(found[0], twist_deg=101.9), found[2]])
     events = Events(None)
     warn_of_starts(edge, {"twist": WINDING.twist_deg, "rise": WINDING.rise_A}, events)
     assert [w["code"] for w in events.warnings] == ["start_lattice_at_edge"] and "widen twist_range" in events.warnings[0]["text"]
+
+
+def test_a_lattice_with_the_same_helix_and_another_number_of_subunits_in_a_turn_is_named() -> None:
+    best, other = Lattice(-162.255, 9.15), Lattice(-152.32, 9.61)
+    pitch_A = shared_pitch_A(other, best)
+    assert pitch_A == pytest.approx(360 * 9.15 / (360 - 162.255), abs=0.01)
+    assert f"pitch {pitch_A:.1f} Å" in described(other, best, 1)
+    assert shared_pitch_A(Lattice(-156.3, 8.24), best) is None
 
 
 def test_the_best_third_is_refined_longer_and_scores_come_back_from_a_checkpoint(tmp_path: Path) -> None:

@@ -80,10 +80,12 @@ def add_starts(report: Report, tried: StartLattice, found: Found) -> None:
     report.figure(figure, "Left: the score of every start lattice after four passes. Right: where the best third ended, and their "
                   "scores, each with a line from its start. Circle: gone on from; cross: given. Several starts that end at one place "
                   "with the best score are healthy; as good a score elsewhere is an ambiguity that these images do not resolve.")
-    rows = [(round(e.twist_deg, 3), round(e.rise_A, 3), round(e.score, 2), round(e.behind, 2), round(e.behind_sd, 2), e.starts, e.what)
+    rows = [(round(e.twist_deg, 3), round(e.rise_A, 3), round(e.score, 2), round(e.behind, 2), round(e.behind_sd, 2), e.starts,
+             round(e.spread, 2), e.what)
             for e in tried.ends[:SHOWN]]
-    report.table(("twist (degrees)", "rise (Å)", "log odds of an unseen image", "behind the best", "± (standard error)", "starts", "what"),
-                 rows, "Lattices in which the best starts ended.")
+    report.table(("twist (degrees)", "rise (Å)", "log odds of an unseen image", "behind the best", "± (standard error)", "starts",
+                  "their spread", "what"), rows, "Lattices in which the best starts ended. The best is told from another where it leads by more than four standard "
+                 "errors, and by more than the scores of starts differ that ended at the same lattice.")
 
 
 def said_sd(deviation: float, unit: str) -> str:
