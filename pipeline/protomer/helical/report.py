@@ -84,8 +84,8 @@ def add_starts(report: Report, tried: StartLattice, found: Found) -> None:
              round(e.spread, 2), e.what)
             for e in tried.ends[:SHOWN]]
     report.table(("twist (degrees)", "rise (Å)", "log odds of an unseen image", "behind the best", "± (standard error)", "starts",
-                  "their spread", "what"), rows, "Lattices in which the best starts ended. The best is told from another where it leads by more than four standard "
-                 "errors, and by more than the scores of starts differ that ended at the same lattice.")
+                  "their spread", "what"), rows, "Lattices in which the best starts ended. The best is told from another where it leads by "
+                 "more than four standard errors, and by more than the scores of starts differ that ended at the same lattice.")
 
 
 def said_sd(deviation: float, unit: str) -> str:
