@@ -83,7 +83,7 @@ def truth_shell(folder: Path, truth: Volume, is_anywhere: bool) -> tuple[float, 
     first = np.zeros(2)
     if is_anywhere:
         ways = [record.map, Volume(upside_down(record.map.data), PIXEL_A)]
-        tried = [(worse(smooth(way), np.array([turn, move])), n, turn, move) for n, way in enumerate(ways)
+        tried = [(worse(way, np.array([turn, move])), n, turn, move) for n, way in enumerate(map(smooth, ways))
                  for turn in np.arange(0, 360, TURN_DEG) for move in MOVES_A]
         _, n, turn, move = min(tried)
         whole, first = ways[n], np.array([turn, move])

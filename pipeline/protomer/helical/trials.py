@@ -105,14 +105,15 @@ def prepare_trial(setup: Setup, settings: HelicalRefineSettings, given: Lattice,
     own = replace(setup, particles=particles, store=store, batches=batches, numbers=range(len(batches)), team=Team(), masking=Masking(),
                   pixel_size_A=width_A / box, shift_extent_px=setup.shift_extent_px * box / full, filaments=setup.filaments.take(rows),
                   progress=lambda label, total: show_progress(label, total, False), null_class=False, particle_scale=False,
-                  non_uniform=None, bridges_dips=True)
+                  non_uniform=None, bridges_dips=True, check_stop=lambda: None)
     noise, largest = survey_images(own, len(groups))
     volume = None if start is None else Volume(resampled(start, box, width_A / box), width_A / box)
     trial = Trial(replace(own, largest=largest), replace(settings, max_alignment_resolution=settings.start_detail), starts, noise, volume)
     reference = first_reference(trial.setup, volume, given, settings)
     fitted = begin(trial.setup, reference, noise, trial.settings, given).model.maps.values()
     grey = float(np.mean([np.vdot(reference, volume) for volume in fitted]) / max(np.vdot(reference, reference), 1e-30))
-    return replace(trial, settings=replace(trial.settings, rescale_reference=False), grey=grey)
+    setup = replace(trial.setup, check_stop=setup.check_stop)  # from here on, where all ranks may leave together
+    return replace(trial, setup=setup, settings=replace(trial.settings, rescale_reference=False), grey=grey)
 
 
 def refined_from(trial: Trial, number: int, passes: int, apart: int) -> State:
