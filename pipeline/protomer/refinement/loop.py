@@ -15,7 +15,6 @@ from protomer.engine.maximisation import (
     Sums,
     add_up_ranks,
     corrected_curve,
-    first_shell_below,
     half_map_curve,
     half_totals,
     join_below,
@@ -97,7 +96,7 @@ def iterate(setup: Setup, state: State) -> State:
     poses = step.poses[0]
     lattice = refitted(setup, step.totals[0], step.fixed_point, state)
     maps, curve = maximise(setup, step.totals[0], step.fixed_point, band, lattice)
-    resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
+    resolved = min(setup.resolved_shell(curve, setup.alignment_fsc), model.insertion_radius)
     if setup.is_relaxed:
         maps, poses = in_one_frame(setup, maps, poses)
     moved = Moved.between(setup, state, poses, step.searched[0])
@@ -208,7 +207,7 @@ def refitted(setup: Setup, totals: dict[Key, np.ndarray], scale: float, state: S
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     here, on_host = setup.arithmetic.here, setup.arithmetic.on_host
     half_maps = half_totals(totals).map(lambda total: unregularised(Sums.of(here(total), scale), box, shells, setup.threads))
-    resolved = first_shell_below(half_map_curve(half_maps, setup.solid(box)))
+    resolved = setup.resolved_shell(half_map_curve(half_maps, setup.solid(box)))
     volumes = half_maps.map(lambda data: Volume(on_host(data), setup.width_A / box))
     return setup.winding.refitted(volumes, setup.width_A / max(resolved, 1), state.lattice)
 
@@ -224,12 +223,12 @@ def maximise(
     half_maps = halves.map(lambda total: setup.wound(unregularised(Sums.of(total, scale), box, shells, setup.threads), lattice))
     mask = setup.solid(box)
     curve = half_map_curve(half_maps, mask)
-    resolved = min(first_shell_below(curve), shells - 1)
+    resolved = min(setup.resolved_shell(curve), shells - 1)
     tight = setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
     if tight.size > 1:
         mask = mask * tight
         curve = corrected_curve(half_maps, mask, curve, setup.seed, arithmetic)
-        resolved = min(first_shell_below(curve), shells - 1)
+        resolved = min(setup.resolved_shell(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
     gains = None
     if setup.non_uniform is not None:
