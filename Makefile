@@ -1,11 +1,11 @@
 # make demo   a refinement from simulated images, and a chain to local refinement      make test   all tests (WORKERS=2 at once)
-# make lint, make types, make benchmark, make env, make clean
+# make lint, make types, make benchmark, make env, make clean      make gpu   on a CUDA device: its tests, its checker, its table of times
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 STAMP := .venv/installed
 
-.PHONY: env demo test lint types benchmark clean
+.PHONY: env demo test gpu lint types benchmark clean
 
 env: $(STAMP)
 
@@ -27,6 +27,18 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+gpu: env
+	$(BIN)/python -m pip install --quiet --editable '.[test,gpu]'
+	$(BIN)/python -m pytest tests/test_cuda_arithmetic.py tests/test_cuda_maps.py tests/test_cuda_ptx.py tests/test_cuda_twins.py
+	@if command -v compute-sanitizer >/dev/null; then \
+	  for tool in memcheck racecheck; do \
+	    PYTHONPATH=tests compute-sanitizer --error-exitcode 1 --tool $$tool $(BIN)/python tests/cuda_e_step.py cuda "$$(mktemp -d)" || exit 1; \
+	  done; \
+	else echo "compute-sanitizer is not on the path: the kernels' memory accesses are not checked"; fi
+	$(BIN)/python benchmarks/gpu_registers.py
+	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu_iteration.py --disk "$${TMPDIR:-/tmp}"
 
 lint: env
 	$(BIN)/ruff check .

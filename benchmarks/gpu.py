@@ -1,6 +1,6 @@
 """The CUDA path against the device's own limits: for each kernel the bytes and operations that it must move and do, the floor that the
-device's measured copy and product rates set, the time taken, and the ratio; the same of the M-step and of references; then images per
-second of whole poses, host included.
+device's copy and product rates, both measured, and its float32 rate, by its clock, set, the time taken, and the ratio; the same of the
+M-step and of references. Whole iterations: gpu_iteration.py.
 
 python benchmarks/gpu.py [--box 256] [--radius 100] [--images 4096]
 
@@ -20,18 +20,16 @@ import numpy as np
 from gpu_maps import map_rows
 
 from protomer.backend import what_cuda_lacks
-from protomer.engine.alignment import IDENTITY, Reference, Search, Stage, refine_modes, search_globally
-from protomer.engine.sums import insert_poses, residual_sums
-from protomer.imaging.images import Whitened
 from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import fixed_point_scale
 from protomer_kernels.rotations import matrices_from_quaternions, shift_grid, super_fibonacci_grid
 
-SHEET = {"copy": 4.8e12, "products": 67e12}  # bytes and float32 operations per second of an H200
+SHEET = {"copy": 4.8e12, "float32": 67e12, "products": 494e12}  # bytes, float32 and TF32 operations per second of an H200
 NEWTON_OPERATIONS, SLICE_OPERATIONS, INSERTION_OPERATIONS = 500, 60, 80  # per coefficient
 STEPS, SCORING_RADIUS, SCORING_ROTATIONS = 11, 16, 36_864
 REPEATS = 3
+FLOAT32_LANES = 128  # of a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,11 @@ class Case:
     bytes_moved: float
     operations: float
     work: Callable[[], object]
+    unit: str = "float32"  # which of the device's rates its operations have
 
     def floor_s(self, rates: dict[str, float]) -> float:
         """What the device's rates allow."""
-        return max(self.bytes_moved / rates["copy"], self.operations / rates["products"])
+        return max(self.bytes_moved / rates["copy"], self.operations / rates[self.unit])
 
 
 def seconds(work: Callable[[], object], wait: Callable[[], object]) -> float:
@@ -62,12 +61,15 @@ def seconds(work: Callable[[], object], wait: Callable[[], object]) -> float:
 
 
 def measured_rates(xp: Any, wait: Callable[[], object]) -> dict[str, float]:
-    """Bytes per second of a copy on the device (read and written), and float32 operations per second of a product."""
+    """Bytes per second of a copy on the device (read and written), operations per second of a product (as grids are scored: in TF32),
+    and float32 operations per second by the device's clock."""
     source = xp.zeros(2**28, np.float32)
     target = xp.empty_like(source)
     square = xp.ones((8192, 8192), np.float32)
     copy_s = seconds(lambda: xp.copyto(target, source), wait)
-    return {"copy": 2 * source.nbytes / copy_s, "products": 2 * 8192**3 / seconds(lambda: square @ square, wait)}
+    of_device = xp.cuda.runtime.getDeviceProperties(0)
+    float32 = 2 * FLOAT32_LANES * of_device["multiProcessorCount"] * 1e3 * of_device["clockRate"]
+    return {"copy": 2 * source.nbytes / copy_s, "float32": float32, "products": 2 * 8192**3 / seconds(lambda: square @ square, wait)}
 
 
 def cases_of(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
@@ -98,33 +100,13 @@ def cases_of(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
         Case("residual power", n, 20 * n * k, 30 * n * k,
              lambda: arithmetic.residual_power(views, shifts, (data, amplitude), waves, plane.shell, plane.radius + 1)),
         Case(f"grid, {SCORING_ROTATIONS} x {len(ramps)} shifts", few, 0.0, 4.0 * few * len(ramps) * SCORING_ROTATIONS * len(low),
-             lambda: arithmetic.best_of_grid((data[:few], amplitude[:few]), low_views, ramps, 24)),
+             lambda: arithmetic.best_of_grid((data[:few], amplitude[:few]), low_views, ramps, 24), "products"),
     ]
 
 
 def map_cases(arithmetic: Any, plane: HalfPlane) -> list[Case]:
     """What is done once in an iteration, or once for each half and fold."""
     return [Case(*row) for row in map_rows(arithmetic, plane, plane.radius)]
-
-
-def images_per_second(arithmetic: Any, plane: HalfPlane, images: int, wait: Callable[[], object]) -> dict[str, float]:
-    """Whole poses, host included: a climb from a known pose with insertion and residuals, and a global search."""
-    random = np.random.default_rng(1)
-    volume = random.standard_normal((plane.box,) * 3).astype(np.float32)
-    search = Search(14, 16_000, 3.0, 1.0, (Stage(24, 14, 4), Stage(8, plane.radius // 2, 4)), plane.radius, 8)
-    reference = Reference.prepare(volume, plane, plane.radius, IDENTITY, search, arithmetic=arithmetic)
-    rotation = matrices_from_quaternions(super_fibonacci_grid(images))[:, None]
-    batch = Whitened(random.standard_normal((images, 2, len(plane))).astype(np.float32), np.ones((images, len(plane)), np.float32))
-    batch = batch.on(arithmetic)
-    accumulator, scale = arithmetic.empty_accumulator(plane.radius), fixed_point_scale(100.0, 10 * images)
-
-    def climb() -> None:
-        poses = refine_modes(batch, reference, search, rotation.copy(), np.zeros((images, 1, 2)), np.ones((images, 1), bool))
-        insert_poses(batch, poses, plane, IDENTITY, scale, accumulator, arithmetic)
-        residual_sums(batch, poses, reference, plane.radius + 1)
-
-    return {"climb from a known pose, insertion, residuals": images / seconds(climb, wait),
-            "global search": images / seconds(lambda: search_globally(batch, reference, search), wait)}
 
 
 def main() -> None:
@@ -138,7 +120,8 @@ def main() -> None:
         from protomer.arithmetic import CPU
 
         print(f"Not measured: {lacks}. Floors for an H200 by its data sheet ({SHEET['copy'] / 1e12:.1f} TB/s, "
-              f"{SHEET['products'] / 1e12:.0f} TFLOP/s in float32); box {chosen.box}, radius {chosen.radius}.\n")
+              f"{SHEET['float32'] / 1e12:.0f} TFLOP/s in float32, {SHEET['products'] / 1e12:.0f} in TF32); "
+              f"box {chosen.box}, radius {chosen.radius}.\n")
         print("| kernel | bytes, MB per image | operations, M | floor, us |\n|---|---|---|---|")
         for case in [*cases_of(CPU, plane, 16), *map_cases(CPU, plane)]:
             print(f"| {case.name} | {case.bytes_moved / case.items / 1e6:.2f} | {case.operations / case.items / 1e6:.1f} | "
@@ -151,16 +134,13 @@ def main() -> None:
     arithmetic, wait = CudaArithmetic(), cupy.cuda.Stream.null.synchronize
     rates = measured_rates(cupy, wait)
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    print(f"{device}: copies {rates['copy'] / 1e12:.2f} TB/s, float32 products {rates['products'] / 1e12:.0f} TFLOP/s; box {chosen.box}, "
-          f"radius {chosen.radius}, {chosen.images} images.\n")
+    print(f"{device}: copies {rates['copy'] / 1e12:.2f} TB/s, {rates['float32'] / 1e12:.0f} TFLOP/s in float32, "
+          f"{rates['products'] / 1e12:.0f} in products; box {chosen.box}, radius {chosen.radius}, {chosen.images} images.\n")
     print("| kernel | bytes, GB | operations, T | floor, ms | taken, ms | ratio | images/s |\n|---|---|---|---|---|---|---|")
     for case in [*cases_of(arithmetic, plane, chosen.images), *map_cases(arithmetic, plane)]:
         taken, floor = seconds(case.work, wait), case.floor_s(rates)
         print(f"| {case.name} | {case.bytes_moved / 1e9:.3f} | {case.operations / 1e12:.3f} | {1e3 * floor:.2f} | {1e3 * taken:.2f} | "
               f"{taken / floor:.1f} | {case.items / taken:.0f} |", flush=True)
-    print("\n| whole poses, host included | images/s |\n|---|---|")
-    for name, rate in images_per_second(arithmetic, plane, chosen.images, wait).items():
-        print(f"| {name} | {rate:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def main() -> None:
     parser.add_argument("--architecture", type=int, default=90, help="compute capability times ten [90]")
     architecture, assembler, lacking = parser.parse_args().architecture, ptxas(), what_lacks()
     if lacking or assembler is None:
-        sys.exit(lacking or "ptxas is not on the path: pip install nvidia-cuda-nvcc, or add the bin folder of a CUDA toolkit to PATH")
+        print("Not compiled:", lacking or "ptxas is not on the path; pip install nvidia-cuda-nvcc, or add a CUDA toolkit to it")
+        return
     print(f"sm_{architecture}\n\n| kernel | registers | spilled bytes | double-precision instructions |\n|---|---|---|---|")
     for kernel in SIGNATURES:
         ptx = assembly(kernel, architecture)

@@ -18,6 +18,8 @@ from protomer_kernels.cuda.shells import padded_shells, partial_sums, rounded_sh
 from protomer_kernels.libraries import Library, library_of
 from protomer_kernels.padded import LAYERS, PADDING
 
+Rows = tuple[Any, ...]  # across, start and first of protomer_kernels.cuda.shells, on the device
+
 
 @lru_cache(maxsize=1)
 def served_library() -> Library:
@@ -38,7 +40,7 @@ def accumulator_values(accumulator: Any, scale: float) -> tuple[Any, Any]:
     arrays = library_of(accumulator).arrays
     numerator, weight = arrays.empty(accumulator.shape[:3], np.complex64), arrays.empty(accumulator.shape[:3], np.float32)
     for part, out in enumerate((numerator.real, numerator.imag, weight)):
-        np.multiply(accumulator[..., part], 1.0 / scale, out=out, casting="same_kind")
+        np.multiply(accumulator[..., part], 1.0 / scale, out=out)
     numerator[:, :, 0] += np.conj(numerator[::-1, ::-1, 0])
     weight[:, :, 0] += weight[::-1, ::-1, 0].copy()  # a device would read what it has already changed
     return numerator, weight
@@ -46,18 +48,13 @@ def accumulator_values(accumulator: Any, scale: float) -> tuple[Any, Any]:
 
 def shell_weights(weight: Any, number: int) -> np.ndarray:
     """As protomer_kernels.wiener.shell_weights, on the host."""
-    return _sums_over_padded_shells(weight, number) / np.maximum(_voxels_of_padded_shells(weight.shape, number), 1.0)
+    return sums_over_shells(weight, padded_rows(len(weight), number)) / np.maximum(_voxels_of_shells(weight.shape, number), 1.0)
 
 
 @lru_cache(maxsize=4)
-def _voxels_of_padded_shells(shape: tuple[int, int, int], number: int) -> np.ndarray:
+def _voxels_of_shells(shape: tuple[int, int, int], number: int) -> np.ndarray:
     """How many voxels of a padded Fourier volume lie in each shell: (number,)."""
-    return _sums_over_padded_shells(device_library().arrays.ones(shape, np.float32), number)
-
-
-def _sums_over_padded_shells(values: Any, number: int) -> np.ndarray:
-    """Sums (number,) of values (n, n, r + 1) float32 over shells of unpadded width."""
-    return sums_over_shells(values, np.arange(len(values)) - (len(values) - 1) // 2, padded_shells(number))
+    return sums_over_shells(device_library().arrays.ones(shape, np.float32), padded_rows(shape[0], number))
 
 
 def quotient(numerator: Any, weight: Any, ridge: np.ndarray) -> Any:
@@ -80,23 +77,36 @@ def add_expected(numerator: Any, pull: np.ndarray, mean: Any) -> None:
 def cross_sums(a_ft: Any, b_ft: Any) -> np.ndarray:
     """As protomer_kernels.shells.cross_sums, on the host."""
     box = len(a_ft)
-    axis, first = shells.half_frequencies(box, 2)[0].ravel(), rounded_shells(box // 2 + 1)
     mates = library_of(a_ft).arrays.asarray(shells.friedel_weight(box).astype(np.float32))
     pairs = ((a_ft, b_ft), (a_ft, a_ft), (b_ft, b_ft))
-    return np.stack([sums_over_shells((p.real * q.real + p.imag * q.imag) * mates, axis, first) for p, q in pairs], axis=1)
+    return np.stack([sums_over_shells((p.real * q.real + p.imag * q.imag) * mates, rows_of_transform(box)) for p, q in pairs], axis=1)
 
 
-def sums_over_shells(values: Any, axis: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Sums by shell (shells,) float64, on the host, of values (n, n, columns) float32 at frequencies axis (n,), axis, and 0, 1, ...; first:
-    as in protomer_kernels.cuda.shells."""
-    arrays, axis = library_of(values).arrays, axis.astype(np.int64)
-    across = (axis[:, None] ** 2 + axis**2).ravel()
-    start = np.searchsorted(first, across, side="right") - 1
-    rows = values.reshape(len(across), -1)
-    out = arrays.zeros(partial_sums(len(rows), len(first) - 1), np.float32)
-    given = (rows, *(arrays.asarray(table.astype(np.int32)) for table in (across, start, first)), out)
-    shell_sums(*seen_by_kernels(given))
+def sums_over_shells(values: Any, rows: Rows) -> np.ndarray:
+    """Sums by shell (shells,) float64, on the host, of values (n, n, columns) float32."""
+    out = library_of(values).arrays.zeros(partial_sums(len(rows[0]), len(rows[2]) - 1), np.float32)
+    shell_sums(*seen_by_kernels((values.reshape(len(rows[0]), -1), *rows, out)))
     return np.asarray(out.sum(axis=0, dtype=np.float64).get())
+
+
+@lru_cache(maxsize=4)
+def padded_rows(side: int, number: int) -> Rows:
+    """Of a padded Fourier volume (side, side, r + 1), by shells of unpadded width."""
+    return _rows(np.arange(side) - (side - 1) // 2, padded_shells(number))
+
+
+@lru_cache(maxsize=4)
+def rows_of_transform(box: int) -> Rows:
+    """Of a half transform (box, box, box // 2 + 1)."""
+    return _rows(shells.half_frequencies(box, 2)[0].ravel(), rounded_shells(box // 2 + 1))
+
+
+def _rows(axis: np.ndarray, first: np.ndarray) -> Rows:
+    """Of a volume whose first two axes have these frequencies."""
+    square = np.rint(axis).astype(np.int64) ** 2
+    across = (square[:, None] + square).ravel()
+    start = np.searchsorted(first, across, side="right") - 1
+    return tuple(device_library().arrays.asarray(table.astype(np.int32)) for table in (across, start, first))
 
 
 def shells_of_layers(volume: Any, most: int) -> Iterator[tuple[slice, Any]]:

@@ -97,7 +97,8 @@ def _search_or_climb(
     for chosen, is_global in ((np.flatnonzero(again), True), (np.flatnonzero(~again), False)):
         if len(chosen) == 0:
             continue
-        part, own = batch.take(chosen), None if filaments is None else filaments.take(chosen)
+        part = batch if len(chosen) == len(rows) else batch.take(chosen)
+        own = None if filaments is None else filaments.take(chosen)
         if is_global:
             parts.append(search_globally(part, reference, search, own))
         else:

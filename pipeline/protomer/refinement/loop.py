@@ -246,7 +246,9 @@ def maximise(
         sums = Sums.of(halves[half] if len(setup.keys) == 2 else halves[half] - arithmetic.here(totals[half, fold]), scale)
         join_below(sums, halves[1 - half], scale, join_shell)
         volume = setup.wound(regularised(sums, ssnr, box, setup.threads), lattice)
-        maps.append(arithmetic.on_host((volume if gains is None else gains.apply(volume)) * mask))
+        maps.append(arithmetic.on_host((volume if gains is None else gains.apply(volume)) * mask).astype(np.float32, copy=False))
+    if setup.team.size == 1:
+        return dict(zip(own, maps, strict=True)), curve
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
