@@ -13,7 +13,9 @@ import pytest
 from protomer.classes.first_images import first_images
 from protomer.classes.reliability import Reliability, drawn_classes
 from protomer.classes.replicates import relabelled, stability
+from protomer.declarations.classify import ClassifySettings
 from protomer.formats.hdf5 import read_particles
+from protomer.jobs.classify import first_rows
 from protomer.simulation.dataset import simulate_dataset
 from protomer.simulation.draws import SimulationDesign
 from reconstructions import as_particles
@@ -33,10 +35,10 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def words(folder: Path) -> list[object]:
+def words(folder: Path, *more: str) -> list[object]:
     """The command line."""
     volumes = ["--volume", folder / "state1.mrc", "--volume", folder / "state2.mrc"]
-    sets = ["final_iterations=0", "class_change=0.2", "replicates=2", "batch_per_class=60"]
+    sets = ["final_iterations=0", "class_change=0.2", "replicates=2", "batch_per_class=60", *more]
     return ["classify", "--particles", folder / "particles.h5", *volumes, *(word for each in sets for word in ("--set", each))]
 
 
@@ -66,16 +68,19 @@ def test_classes_are_found_in_some_images_before_all_and_the_log_says_so(repeate
 
 
 @pytest.mark.timeout(300)
-def test_a_run_killed_in_its_second_replicate_ends_in_the_same_bits(repeated: Path, tmp_path: Path) -> None:
-    output = tmp_path / "killed"
-    with running([*words(repeated), "--output", output], output) as process:
+def test_a_run_killed_in_its_second_replicate_ends_in_the_same_bits(tmp_path: Path) -> None:
+    write_files(tmp_path, *mixed(200, SNR, 0.0, 0.5))
+    few, output = words(tmp_path, "batch_per_class=50", "rehearse=off"), tmp_path / "killed"
+    protomer(*few, "--output", tmp_path / "out")
+    with running([*few, "--output", output], output) as process:
         while process.poll() is None and read(output).count("first_images_settled") < 2:
             time.sleep(0.05)
         process.kill()
         process.wait()
     assert not (output / "summary.json").exists()
-    protomer(*words(repeated), "--output", output, "--resume")
-    assert values(output / "particles.h5") == values(repeated / "out/particles.h5")
+    assert read(output).count("first_images_settled") == 2
+    protomer(*few, "--output", output, "--resume")
+    assert values(output / "particles.h5") == values(tmp_path / "out/particles.h5")
 
 
 def read(output: Path) -> str:
@@ -99,6 +104,12 @@ def test_the_first_images_are_few_only_where_there_are_many(tmp_path: Path) -> N
     assert rows is not None and 60 < len(rows) < 140 and np.all(np.diff(rows) > 0)
     other = first_images(particles, 2, 50, 1)
     assert other is not None and not np.array_equal(rows, other)
+
+
+def test_images_too_few_for_the_folds_of_all_are_not_begun_with(tmp_path: Path) -> None:
+    particles = as_particles(simulate_dataset(chain_model(), SimulationDesign(200, 16, 9.0, 0.1)), tmp_path)
+    found = [first_rows(particles, 2, ClassifySettings(batch_per_class=wanted)) for wanted in (20, 50)]
+    assert first_images(particles, 2, 20, 0) is not None and found[0] is None and found[1] is not None
 
 
 def test_the_curve_of_a_calibrated_method_is_the_diagonal() -> None:

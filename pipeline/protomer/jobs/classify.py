@@ -56,7 +56,7 @@ def settle(
     """One classification from its start, or from where a checkpoint (`done`, with earlier replicates) left it, until it is settled: first
     of some of the images where these are many, then of all."""
     saved, votes = done
-    some = first_images(particles, len(inputs.volume), settings.batch_per_class, settings.seed)
+    some = first_rows(particles, len(inputs.volume), settings)
     found: Mixture | None = None
     if some is not None and (saved is None or len(saved["posterior"]) != len(particles)):
         first = replace(settings, final_iterations=0, extra_passes=0, cross_fit_folds=folds_of(particles, len(inputs.volume), settings))
@@ -65,6 +65,14 @@ def settle(
         job.events.event("first_images_settled", images=len(some), of=len(particles))
     classes, mixture = begin_or_resume(particles, inputs, settings, job, saved, found)
     return classes, until_settled(classes, mixture, votes, job)
+
+
+def first_rows(particles: Particles, number: int, settings: ClassifySettings) -> np.ndarray | None:
+    """Rows of the images that the classes are first told apart in; None: all, also where some would be too few for the folds of all."""
+    some = first_images(particles, number, settings.batch_per_class, settings.seed)
+    if some is None or folds_of(particles.take(some), number, settings) < folds_of(particles, number, settings):
+        return None
+    return some
 
 
 def begin_or_resume(
