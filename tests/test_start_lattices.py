@@ -141,7 +141,7 @@ def test_whole_filaments_are_chosen_as_many_of_each_half(data: Path) -> None:
 
 def words_of(data: Path, output: Path) -> list[object]:
     asked = {"helical_twist": "96deg", "helical_rise": "18.2A", "outer_diameter": "140A", "start_detail": "16A", "twist_range": "5deg",
-             "rise_range": "1A", "start_twist_step": "5deg", "start_rise_step": "1A", "start_images": 64, "start_passes": 5,
+             "rise_range": "1A", "start_twist_step": "5deg", "start_rise_step": "1A", "start_images": 48, "start_passes": 5,
              "tilt_prior": "1deg", "psi_prior": "3deg", "cross_fit_folds": 1, "rehearse": "off"}
     return ["helical-refine", "--particles", data / "imported", "--output", output,
             *(word for name, value in asked.items() for word in ("--set", f"{name}={value}"))]
@@ -188,6 +188,6 @@ def test_killed_among_start_lattices_on_2_ranks_and_resumed_on_one_it_ends_in_th
 
 def test_the_plan_says_what_is_tried_and_what_it_takes(data: Path, tmp_path: Path) -> None:
     many = protomer(*words_of(data, tmp_path / "out"), "--dry-run").stdout
-    assert "9 start lattices are tried first on about 64 images down to 16 Å: 3 twists from 91 to 101°, 3 rises from 17.2 to 19.2 Å" in many
+    assert "9 start lattices are tried first on about 48 images down to 16 Å: 3 twists from 91 to 101°, 3 rises from 17.2 to 19.2 Å" in many
     one = protomer(*words_of(data, tmp_path / "out"), "--set", "start_lattices=one", "--dry-run").stdout
     assert "start lattices" not in one
