@@ -126,7 +126,7 @@ def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
     assert np.array_equal(read_volume(alone / "map.mrc").data, read_volume(output / "map.mrc").data)
 
 
-def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(data: Path) -> None:
+def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(coarse: Path) -> None:
     output = coarse / "killed_rank"
     with running(refine_words(coarse, output), output, 3) as launcher:
         processes_by_rank(launcher)[2].kill()
