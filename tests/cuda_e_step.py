@@ -18,7 +18,8 @@ from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, Rest
 from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
-from protomer.refinement.loop import reconstruct_halves, survey_images
+from protomer.refinement.loop import survey_images
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup
 from protomer.running.batches import Batch
 from protomer.symmetry.operator_sets import OperatorSet

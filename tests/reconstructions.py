@@ -16,8 +16,8 @@ from protomer.imaging.images import ImageStore, common_frame
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
 from protomer.randomness import uniform
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.preparing import surveyed
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup
 from protomer.running.batches import make_batches
 from protomer.running.ranks import Team

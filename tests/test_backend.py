@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_auto_says_what_it_chose() -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in place of CuPy, on a device with 1000 bytes."""
     monkeypatch.setattr(cuda_arithmetic, "served_library", simulated_library)
+    monkeypatch.setattr(cuda_arithmetic, "aside", nullcontext)
     monkeypatch.setattr(cuda_arithmetic, "free_bytes", lambda: 1000)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctf_bounds import CtfBound, ctf_bound, seen_without_ctf, transfer
 from protomer.ctf_refinement.changes import with_adapted_defocus, with_defocus_change
 from protomer.declarations.ctf_refine import JOB
 from protomer.errors import InputError, SettingsError
@@ -20,15 +21,12 @@ from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.running.exact_sums import ExactSum
 from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer.running.ranks import Team
-from protomer.simulation.cramer_rao import ImageModel, _weights
-from protomer.simulation.dataset import SimulatedData, Simulator
+from protomer.simulation.dataset import SimulatedData
 from protomer.simulation.draws import true_ctf
 from protomer.simulation.optics import stretching
 from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer.tables.particles import Particles
-from protomer_kernels.ctf import CtfParameters, ctf_values, electron_wavelength_A
-from protomer_kernels.nufft import half_plane_frequencies
 from reconstructions import as_particles
 from refinement_runs import protomer
 from simulated import chain_dataset, chain_model, symmetric_dataset
@@ -66,39 +64,9 @@ def refine(folder: Path, **settings: Any) -> tuple[Particles, dict[str, Any]]:
     return read_particles(folder / "out/particles.h5"), summary
 
 
-def seen_without_ctf(data: SimulatedData, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, ImageModel]:
-    """Exact transforms (n, K) of projections in the images' scale, and 2 / sigma^2 (K,) of the coefficients in the band."""
-    simulator = Simulator((chain_model(),), data.design)
-    model = ImageModel(chain_model(), simulator.gain, BOX, PIXEL_A, data.noise_variance)
-    flat = model.scatterer.image_fts(matrices[:, None], np.zeros((len(matrices), 1, 2)), BOX, PIXEL_A).reshape(len(matrices), -1)
-    return flat * (model.gain / BOX * data.truth.contrast[:, None]), 2.0 * _weights(model, (COARSEST_A, FINEST_A)), model
-
-
-def transfer(parameters: CtfParameters, number: int) -> np.ndarray:
-    ky, kx = (k.ravel() for k in np.meshgrid(*half_plane_frequencies(BOX), indexing="ij"))
-    out = np.empty((number, len(kx)), np.float32)
-    ctf_values(parameters, kx, ky, 1.0 / (BOX * PIXEL_A), out)
-    return out.astype(np.float64)
-
-
-def defocus_bound_A(data: SimulatedData) -> np.ndarray:
-    """(n,) least standard deviation of each image's defocus: derivatives by finite differences of exact images."""
-    slices, weight, _ = seen_without_ctf(data, data.truth.rotation_matrix)
-    ctf = true_ctf(data.design, data.truth)
-    up, down = (transfer(replace(ctf, defocus_u_A=ctf.defocus_u_A + step, defocus_v_A=ctf.defocus_v_A + step), len(slices))
-                for step in (5.0, -5.0))
-    return np.asarray((weight * np.abs(slices * (up - down) / 10.0) ** 2).sum(axis=1) ** -0.5)
-
-
-def tilt_bound_rad(data: SimulatedData) -> float:
-    """Least standard deviation of either component of the tilt, shared shifts being unknown too."""
-    slices, weight, _ = seen_without_ctf(data, data.truth.rotation_matrix)
-    power = (weight * np.abs(slices * transfer(true_ctf(data.design, data.truth), len(slices))) ** 2).sum(axis=0)
-    ky, kx = (k.ravel() / (BOX * PIXEL_A) for k in np.meshgrid(*half_plane_frequencies(BOX), indexing="ij"))
-    coma = 2.0 * np.pi * data.design.spherical_aberration_A * float(electron_wavelength_A(data.design.voltage_V)) ** 2 * (kx**2 + ky**2)
-    terms = np.stack([kx, ky, coma * kx, coma * ky])
-    bound = np.linalg.inv((terms * power) @ terms.T)
-    return float(np.sqrt(0.5 * (bound[2, 2] + bound[3, 3])))
+def bound_of(data: SimulatedData) -> CtfBound:
+    """Of defocus and tilt."""
+    return ctf_bound(chain_model(), data, (COARSEST_A, FINEST_A))
 
 
 def stretch_bound(data: SimulatedData) -> np.ndarray:
@@ -106,10 +74,11 @@ def stretch_bound(data: SimulatedData) -> np.ndarray:
     number = len(data.truth)
     turned = np.tile(np.eye(3), (number, 1, 1))
     turned[:, :2, :2] = np.reshape(data.design.magnification, (2, 2))
-    ctf = transfer(true_ctf(data.design, data.truth), number)
+    ctf = transfer(data, true_ctf(data.design, data.truth), number)
     slopes = []
     for direction in (np.diag([1.0, -1.0, 0.0]), np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]])):
-        sides = [seen_without_ctf(data, data.truth.rotation_matrix @ turned @ (np.eye(3) + sign * 1e-3 * direction)) for sign in (1, -1)]
+        matrices = [data.truth.rotation_matrix @ turned @ (np.eye(3) + sign * 1e-3 * direction) for sign in (1, -1)]
+        sides = [seen_without_ctf(chain_model(), data, each, (COARSEST_A, FINEST_A)) for each in matrices]
         slopes.append(ctf * (sides[0][0] - sides[1][0]) / 2e-3)
     weight = sides[0][1]
     information = [[float((weight * (a.conj() * b).real).sum()) for b in slopes] for a in slopes]
@@ -120,7 +89,7 @@ def test_planted_errors_of_defocus_are_taken_back_within_their_bound(tmp_path: P
     data = chain_dataset(NUMBER, BOX, PIXEL_A, SNR, seed=3)
     _, planted_A = planted(data, tmp_path, DEFOCUS_SD_A)
     found, summary = refine(tmp_path, defocus=True, defocus_prior=2000.0)
-    left_A, bound_A = found.defocus_u_A - data.truth.defocus_u_A, defocus_bound_A(data)
+    left_A, bound_A = found.defocus_u_A - data.truth.defocus_u_A, bound_of(data).defocus_A
     ratio = np.sqrt(np.mean((left_A / bound_A) ** 2))
     print("rms over bound", ratio, "bound", np.median(bound_A), "left", left_A.std(), "planted", planted_A.std())
     assert ratio < 1.3 and left_A.std() < 0.3 * planted_A.std()
@@ -129,10 +98,19 @@ def test_planted_errors_of_defocus_are_taken_back_within_their_bound(tmp_path: P
     assert warned(summary) == set()
 
 
+def test_the_prior_keeps_the_spread_that_was_planted_however_many_rounds_are_made(tmp_path: Path) -> None:
+    _, planted_A = planted(tilted_data(), tmp_path, DEFOCUS_SD_A)
+    found, summary = refine(tmp_path, defocus=True, max_resolution=6.0, rounds=5)
+    left_A = found.defocus_u_A - tilted_data().truth.defocus_u_A
+    print("prior", summary["defocus_prior_A"], "error", summary["defocus_error_A"], "left", left_A.std())
+    assert summary["defocus_prior_A"] == pytest.approx(planted_A.std(), rel=0.2) and summary["defocus_error_A"] > 100
+    assert left_A.std() < summary["defocus_error_A"]
+
+
 def test_a_planted_beam_tilt_is_found_within_its_bound_and_written_as_relion_has_it(tmp_path: Path) -> None:
     planted(tilted_data(), tmp_path)
     found, summary = refine(tmp_path, beam_tilt=True)
-    error, bound = np.array(found.optics_groups[0].beam_tilt_rad) - TILT_RAD, tilt_bound_rad(tilted_data())
+    error, bound = np.array(found.optics_groups[0].beam_tilt_rad) - TILT_RAD, bound_of(tilted_data()).tilt_rad
     print("tilt error over bound", error / bound, "bound (mrad)", 1e3 * bound)
     assert np.sqrt(np.mean(error**2)) < 1.3 * bound and bound < 0.2 * np.hypot(*TILT_RAD)
     refined = summary["optics_groups"][0]["refined"]

@@ -54,6 +54,9 @@ class Arithmetic:
         """What make() gives, which is the same whenever it is asked for by this key."""
         return make()
 
+    def finish(self) -> None:
+        """Waits until all that was asked for is done, so that arrays that it used may go."""
+
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array that holds anything."""
         return np.empty(shape, np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from protomer.arithmetic import Arithmetic, Images, Waves
 from protomer.cuda_maps import served_library
-from protomer.device_arrays import free_bytes, seen_by_kernels
+from protomer.device_arrays import aside, finish, free_bytes, seen_by_kernels
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
 from protomer.running.batches import BATCH
@@ -76,14 +76,16 @@ class CudaArithmetic(Arithmetic):
     def transform(self, images: np.ndarray, plane: HalfPlane) -> np.ndarray:
         """As Arithmetic.transform, by cuFFT."""
         xp, size = self._xp, images.shape[-1]
-        spectrum = xp.fft.rfft2(xp.fft.ifftshift(self.here(images), axes=(1, 2)))
-        rows, columns = self.here(plane.coordinates[:, 1] % size), self.here(plane.coordinates[:, 0])
-        return self.on_host((spectrum[:, rows, columns] * np.float32(plane.box / size**2)).astype(np.complex64, copy=False))
+        with aside():
+            spectrum = xp.fft.rfft2(xp.fft.ifftshift(self.here(images), axes=(1, 2)))
+            rows, columns = self.here(plane.coordinates[:, 1] % size), self.here(plane.coordinates[:, 0])
+            return self.on_host((spectrum[:, rows, columns] * np.float32(plane.box / size**2)).astype(np.complex64, copy=False))
 
     def crops(self, packed: Sequence[Packed]) -> Any:
         """As Arithmetic.crops; they stay on the device as far as it has room."""
-        parts = [self._unpacked(part) for part in packed]
-        return parts[0] if len(parts) == 1 else self._xp.concatenate(parts)
+        with aside():
+            parts = [self._unpacked(part) for part in packed]
+            return parts[0] if len(parts) == 1 else self._xp.concatenate(parts)
 
     def _unpacked(self, packed: Packed) -> Any:
         stored = self._kept.get((packed.store, packed.number))
@@ -97,6 +99,10 @@ class CudaArithmetic(Arithmetic):
                 self._kept[packed.store, packed.number] = stored
         crops = as_complex(stored)
         return crops if packed.shown is None else crops[self.here(packed.shown)]
+
+    def finish(self) -> None:
+        """As Arithmetic.finish."""
+        finish()
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """A float32 array on the device that holds anything."""

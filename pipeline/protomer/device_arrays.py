@@ -6,7 +6,9 @@ A stand-in that took the host's arrays where a device's are due would hide what 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -16,6 +18,8 @@ import scipy.ndimage
 from numba import config, cuda
 
 from protomer_kernels.libraries import Library
+
+_OF_THREAD = threading.local()
 
 
 class SimulatedArray(np.ndarray):
@@ -121,6 +125,25 @@ def device_library() -> Library:
 def free_bytes() -> int:
     """The device's memory that nobody uses; in the simulator, what a device of 2 GB might have."""
     return 2**31 if config.ENABLE_CUDASIM else int(device_library().arrays.cuda.runtime.memGetInfo()[0])
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What is asked of the device within goes on a stream of this thread's own, beside what others compute, and is done at the end."""
+    if config.ENABLE_CUDASIM:
+        yield
+        return
+    if not hasattr(_OF_THREAD, "stream"):
+        _OF_THREAD.stream = device_library().arrays.cuda.Stream(non_blocking=True)
+    with _OF_THREAD.stream:
+        yield
+        _OF_THREAD.stream.synchronize()
+
+
+def finish() -> None:
+    """Waits for all that was asked of the device on the stream that kernels are launched on."""
+    if not config.ENABLE_CUDASIM:
+        device_library().arrays.cuda.Stream.null.synchronize()
 
 
 def seen_by_kernels(item: Any) -> Any:

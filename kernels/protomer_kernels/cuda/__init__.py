@@ -4,9 +4,11 @@ What an E-step does to a batch of images, in order, and what does it on a device
 
 | step | on a device |
 |---|---|
-| transform and crop images (half_plane.transform_images), odd phases | a library: FFT, gather and product (once per run) |
+| transform and crop images (half_plane.transform_images) | a library: FFT, gather and product (once per run) |
+| odd phases (aberrations.py) | none: on the host, once per run, where there are any |
 | contrast transfer (ctf.ctf_driver) | `ctf` |
-| whitening (images.whiten); ramps, shifted images and powers of slices (grid_scores.py) | a library: products of arrays |
+| whitening (images.whiten) | `whitening` |
+| ramps, shifted images and powers of slices (grid_scores.py) | a library: products of arrays |
 | slices of the grid (slices.extract_slices) | `slices` |
 | cross and power terms of the grid's scores | a library: matrix products |
 | best shift, best rotations (grid_scores.best_shift, best_rotations) | `grid_scores` |

@@ -16,8 +16,8 @@ from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
 from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, MapRecord, Volume
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import posed
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, at_scales
 from protomer.running.events import Events
 from protomer.running.job_run import JobRun

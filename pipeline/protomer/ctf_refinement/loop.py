@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,50 +28,58 @@ STRETCH = ("stretch_0", "stretch_1")
 @dataclass(frozen=True)
 class Found:
     """errors: of each optics group the standard errors by name, and sums (K, 6) of the last pass behind them (None: kept as it was).
-    change_A, error_A (n,): of each row's defocus; spread_A: sd of the prior that was used (infinity: none); at_end: images at the range."""
+    Of each row's defocus (n,) change_A since the start, told_A, what the image says of it without a prior, and the latter's standard
+    error; spread_A: sd of the prior that was used (infinity: none); at_end: images at the range."""
 
     particles: Particles
     errors: tuple[dict[str, float], ...]
     pixels: np.ndarray | None
     change_A: np.ndarray
+    told_A: np.ndarray
     error_A: np.ndarray
     spread_A: float
     at_end: int
-    steps: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def nothing(cls, particles: Particles) -> Found:
+        """Where a search begins."""
+        number = len(particles)
+        return cls(particles, tuple({} for _ in particles.optics_groups), None,
+                   np.zeros(number), np.zeros(number), np.full(number, np.inf), np.inf, 0)
 
 
-def refine_ctf(engine: Engine, particles: Particles, settings: CtfRefineSettings, images: np.ndarray) -> Found:
+def refine_ctf(engine: Engine, found: Found, settings: CtfRefineSettings, images: np.ndarray) -> Found:
     """All that is asked for, `rounds` times. images (groups,): how many each optics group has."""
     asked = Asked(settings.beam_tilt, settings.trefoil, settings.tetrafoil, settings.spherical_aberration)
     has_enough = images >= settings.fewest_images
-    found = Found(particles, tuple({} for _ in images), None, np.zeros(len(particles)), np.full(len(particles), np.inf), np.inf, 0)
-    for number in range(settings.rounds):
+    for _ in range(settings.rounds):
         if settings.defocus:
-            found = refined_defocus(engine, found, settings, number)
+            found = refined_defocus(engine, found, settings)
         if (asked.odd or asked.even or settings.magnification) and has_enough.any():
             found = refined_groups(engine, found, settings, asked, has_enough)
     return found
 
 
-def refined_defocus(engine: Engine, found: Found, settings: CtfRefineSettings, number: int) -> Found:
+def refined_defocus(engine: Engine, found: Found, settings: CtfRefineSettings) -> Found:
     """One round of defocus. The prior is about changes since the start; where it is not given, the first round is without and tells it."""
-    reach_A = settings.defocus_range
-    middle_A = float(np.median(found.change_A)) if number else 0.0
-    spread_A = settings.defocus_prior or (spread_of(found.change_A, found.error_A) if number else np.inf)
+    reach_A, is_known = settings.defocus_range, bool(np.isfinite(found.error_A).any())
+    middle_A = float(np.median(found.told_A)) if is_known else 0.0
+    spread_A = settings.defocus_prior or (spread_of(found.told_A, found.error_A) if is_known else np.inf)
     precision = 0.0 if np.isinf(spread_A) else spread_A**-2
     change_A, information = defocus_changes(engine, found.particles, reach_A, middle_A - found.change_A, precision)
     total_A = np.clip(found.change_A + change_A, -reach_A, reach_A)
     step_A = total_A - found.change_A
     own = np.maximum(information - precision, 1e-30)  # without the prior
+    told_A = np.clip(total_A + precision / own * (total_A - middle_A), -reach_A, reach_A)
     form_A = np.stack([step_A, np.zeros_like(step_A), step_A], axis=1)
     particles = with_defocus_change(found.particles, np.arange(len(step_A)), form_A)
     at_end = int((np.abs(total_A) >= 0.999 * reach_A).sum())
-    return replace(found, particles=particles, change_A=total_A, error_A=own**-0.5, spread_A=spread_A, at_end=at_end)
+    return replace(found, particles=particles, change_A=total_A, told_A=told_A, error_A=own**-0.5, spread_A=spread_A, at_end=at_end)
 
 
-def spread_of(change_A: np.ndarray, error_A: np.ndarray) -> float:
-    """Standard deviation of the true changes of defocus: what estimates spread more than their errors say; by medians."""
-    spread_A = MAD_TO_SD * float(np.median(np.abs(change_A - np.median(change_A))))
+def spread_of(told_A: np.ndarray, error_A: np.ndarray) -> float:
+    """Standard deviation of the true changes of defocus: what estimates without a prior spread more than their errors say; by medians."""
+    spread_A = MAD_TO_SD * float(np.median(np.abs(told_A - np.median(told_A))))
     return float(np.sqrt(max(spread_A**2 - float(np.median(error_A**2)), LEAST_SPREAD_A**2)))
 
 

@@ -1,58 +1,27 @@
-"""What a refinement of CTFs starts from: half maps weighted by their FSC and brought to the images' grey scale, a band, and the noise."""
+"""What a refinement of CTFs starts from: half maps brought to the images' grey scale, a band, and the noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from protomer.ctf_refinement.passes import Band, Engine, OwnPart, survey
+from protomer.ctf_refinement.reference import Given
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import ImageStore, common_frame
-from protomer.maps.resolution import FscSet
-from protomer.maps.volumes import Halves, Volume
+from protomer.maps.volumes import Halves
 from protomer.running.batches import Batch
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
-from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.slices import transform_volume
 
 SURVEY_BATCHES = 30
 LEAST_GREY, MOST_GREY = 0.5, 2.0
 STRETCH_ROOM = 1.03  # left for a magnification that is refined
-FEWEST_SHELLS = 5
-LEAST_WEIGHT = 0.05  # of a shell, for what the weight was taken from
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the job starts from: half maps, weighted by their FSC (shells,), and the finest resolution used (A)."""
-
-    particles: Particles
-    half_maps: Halves[Volume]
-    weight: np.ndarray
-    finest_A: float
-
-
-def weighted(particles: Particles, half_maps: Halves[Volume], mask: Volume | None, fsc: FscSet, settings: CtfRefineSettings) -> Given:
-    """Half maps as the truth is expected from them, down to the finest resolution used. Raises InputError where too few shells are left."""
-    box, pixel_A = common_frame(particles)
-    finest_A = settings.max_resolution or fsc.resolution_A_at("corrected")
-    if not has_shells(box * pixel_A, settings.min_resolution, finest_A):
-        raise InputError(f"resolutions from {settings.min_resolution:g} to {finest_A:.4g} Å",
-                         f"at least {FEWEST_SHELLS} shells between them", "better half maps; or set min_resolution and max_resolution")
-    weight = np.clip(fsc.corrected, 0.0, 1.0)  # what is expected of the truth, given one half map
-    window = np.float32(1.0) if mask is None else mask.data
-    filtered = half_maps.map(lambda half: Volume(apply_shell_filter(half.data * window, weight).astype(np.float32), half.voxel_size_A))
-    return Given(particles, filtered, weight, max(finest_A, 2.0 * pixel_A))
-
-
-def has_shells(width_A: float, coarsest_A: float, finest_A: float) -> bool:
-    """Whether enough shells lie between two resolutions."""
-    return width_A / coarsest_A + FEWEST_SHELLS <= width_A / finest_A
 
 
 def images_of(particles: Particles) -> np.ndarray:
@@ -93,6 +62,6 @@ def engine_of(
                         "scaled, or are not of these particles at these poses")
     scaled = Halves(*(volume_ft * np.float32(value) for volume_ft, value in zip(volumes_ft, found.grey, strict=True)))
     shells = found.own.shape[1]
-    unweighted = found.own / np.maximum(given.weight[:shells], LEAST_WEIGHT)
+    unweighted = found.own / given.kept[:shells]
     own = OwnPart(particles, found.own * found.grey[:, None], unweighted)
     return replace(engine, volumes_ft=scaled, noise=found.noise, own=own)

@@ -17,8 +17,9 @@ class CtfRefineSettings(JobSettings):
     tetrafoil: bool = setting(False, "refine the fourfold astigmatism of each optics group")
     spherical_aberration: bool = setting(False, "refine the spherical aberration of each optics group")
     magnification: bool = setting(False, "refine the anisotropic magnification of each optics group")
-    max_resolution: float | None = setting(None, "finest resolution used; unset: where the half maps' FSC falls below 0.143", unit="A",
-                                           minimum=0.1)
+    max_resolution: float | None = setting(
+        None, "finest resolution used; unset: somewhat beyond where the half maps' FSC falls below 0.143", unit="A", minimum=0.1
+    )
     min_resolution: float = setting(30.0, "coarsest resolution used", unit="A", minimum=1.0)
     defocus_range: float = setting(1000.0, "how far a defocus may change", unit="A", minimum=1.0)
     defocus_prior: float | None = setting(None, "standard deviation of the changes that are expected; unset: as the data have it", unit="A",
@@ -42,5 +43,5 @@ JOB = Job(
     inputs=(Input("particles", "particles.h5 or a job folder, with poses and half-sets", file="particles.h5", required=True),
             Input("volume", "volume.h5 or the folder of the job whose poses these are: its half maps", file="volume.h5",
                   alternatives=(".mrc", ".map", ".h5"), required=True, repeatable=True),
-            Input("mask", "keep this part of the maps, .mrc; unset: all of them", file="mask.mrc", alternatives=(".map",))),
+            Input("mask", "keep this part of the maps, .mrc; unset: all density, found by rule", file="mask.mrc", alternatives=(".map",))),
     settings=CtfRefineSettings, entry="protomer.jobs.ctf_refine", ranks=True)

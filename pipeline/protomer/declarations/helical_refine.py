@@ -17,6 +17,17 @@ class HelicalRefineSettings(RefineSettings):
     twist_range: float = setting(6.0, "the twist is looked for within this of the given one", unit="deg", minimum=0.01, maximum=90.0)
     rise_range: float | None = setting(None, "the rise is looked for within this of the given one; unset: a tenth of it", unit="A",
                                        minimum=0.001)
+    start_lattices: str = setting(
+        "auto", "several lattices within twist_range and rise_range are tried on a few images, and the refinement goes on from the one "
+        "that foretells unseen images best: where there is no --volume (auto), always (many), never (one)", choices=("auto", "many", "one"))
+    start_twist_step: float | None = setting(None, "how far apart in twist they are; unset: what moves the filament's surface at the ends "
+                                             "of the central part by start_detail", unit="deg", minimum=0.05)
+    start_rise_step: float | None = setting(None, "how far apart in rise; unset: what moves those ends by a third of start_detail",
+                                            unit="A", minimum=0.005)
+    start_detail: float = setting(8.0, "finest detail by which they are compared; finer tells more lattices apart, and takes longer",
+                                  unit="A", minimum=3.0, maximum=30.0)
+    start_images: int = setting(200, "images on which they are tried, of whole filaments, as many of each half-set", minimum=40)
+    start_passes: int = setting(6, "passes over these images from each of the best third; the others get four", minimum=5, maximum=30)
     refine_lattice: bool = setting(True, "refine twist and rise; off: impose them as given")
     central_fraction: float = setting(0.5, "share of the box along the axis whose subunits are averaged", minimum=0.1, maximum=0.7)
     outer_diameter: float | None = setting(None, "of the filament: references are 0 beyond; unset: as wide as the start volume's density",
@@ -41,7 +52,9 @@ JOB = Job(
     "nothing else), and are imposed in real space on references and final maps from the subunits of the central part. Poses are looked "
     "for with the tilt near 90°, psi near its prior where there is one, any rot, and shifts along the axis within half a rise. "
     "Start near the right twist and rise: a map can look right under a wrong lattice, and the report lists those that look alike; the "
-    "sign of the twist is that of the map's hand, which no image tells. Without --volume a cylinder of outer_diameter is the start. "
+    "sign of the twist is that of the map's hand, which no image tells. Without --volume a cylinder of outer_diameter is the start, "
+    "and several lattices within twist_range and rise_range of the given one are refined on a few images first and scored by images that "
+    "their maps have not seen; heed start_lattice_not_told, which names those that the images do not tell apart. "
     "The half-sets must keep filaments whole: import with --set split_by=filament. With --symmetry Cn or Dn that group is imposed as "
     "well (2-fold of Dn on x). helix.yaml, for symmetry-expand and reconstruct, holds what was found: "
     "protomer symmetry-expand --particles helix --volume helix --config helix/helix.yaml --output copies . "

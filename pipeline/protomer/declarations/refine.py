@@ -45,7 +45,8 @@ class RefineSettings(EngineSettings):
     )
     ewald_sign: str = ewald_setting("in the last reconstruction, ")
     defocus_refine: bool = setting(
-        False, "once poses have settled, if half maps agree to 6 Å or better, refine the defocus of each image, and let poses settle again"
+        False, "once poses have settled, if half maps agree to 6 Å or better, refine the defocus of each image, let poses settle again, "
+        "and so on until neither changes"
     )
     aberration_refine: bool = setting(
         False, "the same for the beam tilt and trefoil of each optics group of 200 images or more; ctf-refine knows more of them"

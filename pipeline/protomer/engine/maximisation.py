@@ -116,6 +116,12 @@ def first_shell_below(curve: np.ndarray, threshold: float = THRESHOLD) -> int:
     return int(below[0]) if len(below) else len(curve) - 1
 
 
+def shell_after_last_above(curve: np.ndarray, threshold: float = THRESHOLD) -> int:
+    """The shell after the last one at which the curve reaches the threshold, or its last shell: dips before it do not count."""
+    above = np.flatnonzero(curve >= threshold)
+    return min(int(above[-1]) + 1, len(curve) - 1) if len(above) else 0
+
+
 def signal_to_noise(curve: np.ndarray, resolved: int) -> np.ndarray:
     """SSNR of a half map by shell, FSC / (1 - FSC), and next to nothing beyond what is resolved."""
     fsc = np.clip(curve, LEAST_SSNR, MOST_FSC)

@@ -23,8 +23,9 @@ def lattice_of(settings: HelicalRefineSettings, width_A: float, events: Events) 
     twist_deg, rise_A = settings.helical_twist, settings.helical_rise
     if twist_deg is None or rise_A is None:
         missing = " and no ".join(name for name, value in (("helical_twist", twist_deg), ("helical_rise", rise_A)) if value is None)
-        raise SettingsError(f"no {missing}", "the twist (deg) and rise (Å) to start from",
-                            "give both; protomer symmetry-find --symmetry helical tells those of a map")
+        raise SettingsError(f"no {missing}", "the twist (deg) and rise (Å) to start from, about which "
+                            "twist_range and rise_range lie", "give both, roughly: others within the ranges are tried too where there is "
+                            "no --volume; protomer symmetry-find --symmetry helical tells those of a map")
     if not rise_A > 0:
         raise SettingsError(f"helical_rise = {rise_A:g} Å", "a rise above 0; the sign of helical_twist says the hand",
                             "give the rise as a positive number, and a left-handed helix a negative twist")

@@ -30,6 +30,7 @@ def in_flight(
             crops = coming.result()
             coming = pool.submit(brought, runs[at + 1]) if at + 1 < len(runs) else None
             yield run, crops
+            arithmetic.finish()
 
 
 def runs_of(batches: Sequence[Batch], numbers: Sequence[int], at_once: int) -> list[list[int]]:

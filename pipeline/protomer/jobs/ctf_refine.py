@@ -11,8 +11,9 @@ from scipy import fft
 from protomer.arithmetic import Arithmetic
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
+from protomer.ctf_refinement.reference import Given, in_mask, prepared
 from protomer.ctf_refinement.report import report_of, summary_of
-from protomer.ctf_refinement.start import Given, engine_of, images_of, warn_of_few, weighted
+from protomer.ctf_refinement.start import engine_of, images_of, warn_of_few
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_particles, write_particles
@@ -20,7 +21,6 @@ from protomer.formats.mrc import read_volume
 from protomer.imaging.images import common_frame
 from protomer.maps.finishing import require_mask_values
 from protomer.maps.half_maps_given import in_frame, load_half_maps
-from protomer.maps.resolution import measure_fsc
 from protomer.refinement.preparing import kept_images
 from protomer.running.batches import make_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan
@@ -34,13 +34,13 @@ def run(inputs: Inputs, settings: CtfRefineSettings, job: JobRun) -> dict[str, A
     """Load, survey, refine in turn, save."""
     with fft.set_workers(job.threads):
         given = load_all(inputs, settings)
-        if given.finest_A > FINEST_USEFUL_A:
-            job.events.warn("coarse", f"the half maps agree to {given.finest_A:.1f} Å only: there the CTF hardly depends on what is "
+        if given.resolution_A > FINEST_USEFUL_A:
+            job.events.warn("coarse", f"the half maps agree to {given.resolution_A:.1f} Å only: there the CTF hardly depends on what is "
                             "refined, and standard errors are large")
         images = images_of(given.particles)
         warn_of_few(given.particles, images, settings, job)
         engine = prepare(given, settings, job)
-        found = refine_ctf(engine, given.particles, settings, images)
+        found = refine_ctf(engine, Found.nothing(given.particles), settings, images)
     warn_of_outcome(found, settings, job)
     if not job.team.is_first:
         return {}
@@ -69,8 +69,8 @@ def load_all(inputs: Inputs, settings: CtfRefineSettings) -> Given:
     mask = None if inputs.mask is None else in_frame(read_volume(inputs.mask), half_maps.a.voxel_size_A)
     if mask is not None:
         require_mask_values(mask, inputs.mask.name)
-    fsc = measure_fsc(half_maps, mask, "" if inputs.mask is None else inputs.mask.name)
-    return weighted(particles, half_maps, mask, fsc, settings)
+    mask, fsc = in_mask(half_maps, mask, "" if inputs.mask is None else inputs.mask.name)
+    return prepared(particles, half_maps, mask, fsc, settings)
 
 
 def prepare(given: Given, settings: CtfRefineSettings, job: JobRun) -> Engine:

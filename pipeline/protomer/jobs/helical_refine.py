@@ -17,15 +17,18 @@ from protomer.helical.lattice import Lattice, Winding
 from protomer.helical.outcome import Found, central_mask, helix_settings, warn_of_lattice
 from protomer.helical.report import write_report
 from protomer.helical.start import first_lattice, first_reference, radius_of, start_volume
+from protomer.helical.start_lattice import StartLattice, warn_of_starts
+from protomer.helical.starts import are_tried, starts_of, with_starts
+from protomer.helical.trials import CHECKPOINT, prepare_trial, try_all
 from protomer.imaging.images import common_frame
 from protomer.jobs.refine import load_particles, prepare
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import plan as plan_of_refine
 from protomer.refinement.preparing import surveyed
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.refinement.start import begin
 from protomer.running.events import Events
@@ -43,15 +46,32 @@ def run(inputs: Inputs, settings: HelicalRefineSettings, job: JobRun) -> dict[st
     winding = winding_of(inputs, settings, lattice, box * pixel_A, radius_of(settings, start))
     setup = replace(prepare(particles, settings, job, inputs), winding=winding, filaments=filaments_of(particles, settings))
     setup, noise = surveyed(setup)
+    tried = try_start_lattices(setup, settings, lattice, start, job) if are_tried(settings, start is not None) else None
     state = resume(setup, job)
     if state is None:
-        told = first_lattice(start, lattice, winding, settings, job.events)
-        state = begin(setup, first_reference(setup, start, told, settings), noise, settings, told)
+        told = first_lattice(start, lattice, winding, settings, job.events) if tried is None else tried.lattice
+        reference = first_reference(setup, start, told, settings) if tried is None else tried.reference(setup, settings)
+        state = begin(setup, reference, noise, settings, told)
     state = until_settled(setup, state, settings.extra_passes, job)
     setup = at_scales(setup, state)
     confidence = rehearse(setup, state) if settings.rehearse else None
     plain = reconstruct_halves(setup, state.model.noise, state.counted_poses, setup.operators)
-    return finish(setup, state, plain, confidence, (inputs, settings, lattice), job)
+    summary = finish(setup, state, plain, confidence, (inputs, settings, lattice, tried), job)
+    job.checkpoint.beside(CHECKPOINT).remove()
+    return summary
+
+
+def try_start_lattices(
+    setup: Setup, settings: HelicalRefineSettings, lattice: Lattice, start: Volume | None, job: JobRun
+) -> StartLattice:
+    """The best of several lattices about the given one, each tried on a few images."""
+    trial = prepare_trial(setup, settings, lattice, start)
+    found = StartLattice.of(trial, try_all(trial, job))
+    job.events.event("start_lattice", twist_deg=round(found.lattice.twist_deg, 4), rise_A=round(found.lattice.rise_A, 4),
+                     log_odds=round(found.ends[0].score, 4), tried=len(found.starts))
+    assert setup.winding is not None
+    warn_of_starts(found, {"twist": setup.winding.twist_deg, "rise": setup.winding.rise_A}, job.events)
+    return found
 
 
 def winding_of(inputs: Inputs, settings: HelicalRefineSettings, lattice: Lattice, width_A: float, radius_A: float) -> Winding:
@@ -68,13 +88,13 @@ def finish(
     state: State,
     plain: tuple[Halves[np.ndarray], np.ndarray],
     confidence: Confidence | None,
-    asked: tuple[Inputs, HelicalRefineSettings, Lattice],
+    asked: tuple[Inputs, HelicalRefineSettings, Lattice, StartLattice | None],
     job: JobRun,
 ) -> dict[str, Any]:
     """Impose the lattice on the final maps, measure them in the central part, write everything (rank 0), and say how it went.
 
-    plain: half maps, and the map of both, without the lattice."""
-    inputs, settings, first = asked
+    plain: half maps, and the map of both, without the lattice. asked: with the lattice given, and what trying others found."""
+    inputs, settings, first, tried = asked
     particles = posed(setup, state, confidence, job)
     if not job.team.is_first:
         return {}
@@ -86,7 +106,8 @@ def finish(
     assert record.fsc is not None
     found = Found.of(setup.winding, plain[0].map(lambda data: Volume(data, pixel_A)), record.fsc, state, first)
     joined_A = record.fsc.box * record.fsc.voxel_size_A / setup.join_shell if setup.join_shell else 0.0
-    warn_of_resolution(record.fsc, record.fsc_mask, job, min(settings.initial_low_pass, joined_A or np.inf))
+    start_A = settings.initial_low_pass if tried is None else tried.shared_A
+    warn_of_resolution(record.fsc, record.fsc_mask, job, min(start_A, joined_A or np.inf))
     warn_of_lattice(found, setup, state, job.events)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
@@ -94,10 +115,10 @@ def finish(
     job.output.write_text("helix.yaml", helix_settings(found, setup))
     empty = warn_of_empty(state.poses.presence, job.events)
     warn_of_lost(confidence, job.events)
-    write_report(record, particles, found, (setup, state), confidence, (settings.initial_low_pass, joined_A), job)
+    write_report(record, particles, (found, tried), (setup, state), confidence, (start_A, joined_A), job)
     return {**map_summary(particles, record), "iterations": len(state.history), "images_likelier_noise": empty,
             "pose_confidence": None if confidence is None else confidence.summary(), "joined_below_A": round(joined_A, 4),
-            **found.summary(setup)}
+            "start_lattices": None if tried is None else tried.summary(), **found.summary(setup)}
 
 
 def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: int) -> Plan:
@@ -108,8 +129,11 @@ def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: i
     box, pixel_A = settings.box or box, pixel_A * box / (settings.box or box)
     width_A = box * pixel_A
     lattice = lattice_of(settings, width_A, Events(None))
-    winding = winding_of(inputs, settings, lattice, width_A, radius_of(settings, start_volume(inputs, box, pixel_A)))
+    start = start_volume(inputs, box, pixel_A)
+    winding = winding_of(inputs, settings, lattice, width_A, radius_of(settings, start))
     said = plan_of_refine(inputs, settings, ranks, threads)
+    if are_tried(settings, start is not None):
+        said = with_starts(said, settings, starts_of(settings, winding, lattice, width_A), len(particles), ranks * threads)
     units = winding.units_per_image(lattice, width_A)
     filaments = len(set(zip(particles.micrograph.tolist(), particles.filament.tolist(), strict=True)))
     return replace(said, notes=(f"{len(particles)} segments of {filaments} filaments, each of about {units} asymmetric units in the "

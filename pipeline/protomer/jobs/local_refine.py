@@ -28,11 +28,11 @@ from protomer.maps.non_uniform import NonUniform
 from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves
 from protomer.refinement.noise_control import control_shell, run_control
 from protomer.refinement.outcome import posed
 from protomer.refinement.plan import work_of
 from protomer.refinement.preparing import common_setup, surveyed
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Masking, Setup, State, at_scales
 from protomer.running.batches import folded_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun, Plan

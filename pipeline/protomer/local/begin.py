@@ -16,7 +16,7 @@ from protomer.errors import InputError
 from protomer.imaging.images import whitened
 from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, MapRecord, Volume
-from protomer.refinement.loop import reconstruct_halves
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State
 from protomer.refinement.start import resampled
 from protomer.subtraction.table import is_subtracted

@@ -33,6 +33,7 @@ WIDER = 2.0  # times the window of signal: that of noise
 SURE = 2.0  # standard deviations at which half of a local signal is believed
 BEST_PLACES = 99.0  # percentile of g_b in the sphere that is h_b
 LEAST_GAIN = 1e-3
+MOST_RATIO = 1e6  # of signal over noise: two halves may be one map
 LEVELS = 255
 
 
@@ -58,23 +59,26 @@ class LocalGains:
         return out
 
 
-def bands(finest_shell: float) -> tuple[float, ...]:
-    """Upper ends of the bands of eq. (1), the last of them the finest shell."""
-    shells = [LEAST_SHELL]
+def bands(finest_shell: float, coarsest_shell: float = LEAST_SHELL) -> tuple[float, ...]:
+    """Upper ends of the bands of eq. (1), from the coarsest shell to the finest."""
+    shells = [coarsest_shell]
     while shells[-1] < finest_shell:
         shells.append(min(max(shells[-1] * STEP, shells[-1] + 1.0), finest_shell))
     return tuple(shells)
 
 
-def find_gains(half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: float, how: NonUniform) -> LocalGains:
-    """Eqs. (2) to (5) of two unregularised half maps (D, D, D); sphere (D, D, D): where references live."""
-    shells, box, library = bands(finest_shell), len(half_maps.a), library_of(half_maps.a)
+def find_gains(
+    half_maps: Halves[np.ndarray], sphere: np.ndarray, finest_shell: float, how: NonUniform, coarsest_shell: float = LEAST_SHELL
+) -> LocalGains:
+    """Eqs. (2) to (5) of two unregularised half maps (D, D, D); sphere (D, D, D): where references live. All shells up to the coarsest one
+    are one band."""
+    shells, box, library = bands(finest_shell, coarsest_shell), len(half_maps.a), library_of(half_maps.a)
     inside, gains, best = sphere > 0.5, [], []
     pairs = zip(*(parts_of(half, shells, how.order) for half in half_maps), strict=True)
     for shell, weight, (a, b) in zip(shells, band_weights(box, shells, how.order, library), pairs, strict=True):
         sigma_px = min(max(3.0, WINDOW * how.window_factor * box / shell), float(box)) / np.sqrt(12.0)  # as wide as a window of that width
         signal = np.maximum(library.ndimage.gaussian_filter(a * b, sigma_px, mode="nearest"), 0.0)
-        ratio = signal / noise_about(a, b, inside, WIDER * sigma_px)
+        ratio = np.minimum(signal / noise_about(a, b, inside, WIDER * sigma_px), np.float32(MOST_RATIO))
         unsure = SURE * spread_of_noise(weight, sigma_px)
         ratio = ratio**3 / (ratio**2 + np.float32(unsure**2))
         gain = ratio / (1.0 + ratio)

@@ -20,7 +20,7 @@ from protomer.engine.maximisation import first_shell_below, half_map_curve, soli
 from protomer.engine.pose_table import PoseTable
 from protomer.imaging.ewald import Ewald
 from protomer.maps.volumes import Halves
-from protomer.refinement.loop import reconstruct_halves
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import MASK_FRACTION, Setup
 from protomer.running.events import Events
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from protomer.engine.maximisation import (
     Sums,
     add_up_ranks,
     corrected_curve,
-    first_shell_below,
     half_map_curve,
     half_totals,
     join_below,
@@ -29,12 +27,8 @@ from protomer.engine.model import Model, insertion_scale
 from protomer.engine.particle_scale import refined_scale
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
-from protomer.engine.sums import insert_poses
 from protomer.helical.lattice import Lattice
 from protomer.imaging.aberrations import usable_radius
-from protomer.imaging.ewald import Ewald, curved_radius, ewald_whiten
-from protomer.imaging.images import Whitened, whitened
-from protomer.imaging.in_flight import in_flight, rows_of
 from protomer.maps.local_wiener import find_gains
 from protomer.maps.volumes import Halves, Volume
 from protomer.randomness import uniform
@@ -102,7 +96,7 @@ def iterate(setup: Setup, state: State) -> State:
     poses = step.poses[0]
     lattice = refitted(setup, step.totals[0], step.fixed_point, state)
     maps, curve = maximise(setup, step.totals[0], step.fixed_point, band, lattice)
-    resolved = min(first_shell_below(curve, setup.alignment_fsc), model.insertion_radius)
+    resolved = min(setup.resolved_shell(curve, setup.alignment_fsc), model.insertion_radius)
     if setup.is_relaxed:
         maps, poses = in_one_frame(setup, maps, poses)
     moved = Moved.between(setup, state, poses, step.searched[0])
@@ -213,7 +207,7 @@ def refitted(setup: Setup, totals: dict[Key, np.ndarray], scale: float, state: S
     box, shells = working_box(band.box, band.insertion_radius), band.insertion_radius + 1
     here, on_host = setup.arithmetic.here, setup.arithmetic.on_host
     half_maps = half_totals(totals).map(lambda total: unregularised(Sums.of(here(total), scale), box, shells, setup.threads))
-    resolved = first_shell_below(half_map_curve(half_maps, setup.solid(box)))
+    resolved = setup.resolved_shell(half_map_curve(half_maps, setup.solid(box)))
     volumes = half_maps.map(lambda data: Volume(on_host(data), setup.width_A / box))
     return setup.winding.refitted(volumes, setup.width_A / max(resolved, 1), state.lattice)
 
@@ -229,12 +223,12 @@ def maximise(
     half_maps = halves.map(lambda total: setup.wound(unregularised(Sums.of(total, scale), box, shells, setup.threads), lattice))
     mask = setup.solid(box)
     curve = half_map_curve(half_maps, mask)
-    resolved = min(first_shell_below(curve), shells - 1)
+    resolved = min(setup.resolved_shell(curve), shells - 1)
     tight = setup.masking.on(half_maps, band.box / box * setup.pixel_size_A, band.box * setup.pixel_size_A / max(resolved, 1))
     if tight.size > 1:
         mask = mask * tight
         curve = corrected_curve(half_maps, mask, curve, setup.seed, arithmetic)
-        resolved = min(first_shell_below(curve), shells - 1)
+        resolved = min(setup.resolved_shell(curve), shells - 1)
     ssnr = signal_to_noise(np.resize(curve, shells), resolved)
     gains = None
     if setup.non_uniform is not None:
@@ -252,56 +246,3 @@ def maximise(
     gathered = setup.team.gather_rows(np.array(maps, np.float32).reshape(-1, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
     return dict(zip(owners, gathered, strict=True)), curve
-
-
-def reconstruct_halves(
-    setup: Setup,
-    noise: np.ndarray,
-    poses: PoseTable,
-    operators: np.ndarray,
-    translations_A: np.ndarray | None = None,
-    ewald: Ewald | None = None,
-) -> tuple[Halves[np.ndarray], np.ndarray]:
-    """Half maps of the full box from given poses, unjoined, unregularised, unmasked; and the map of both halves' sums together, which
-    weighs each coefficient by what each half knows of it, where the mean of the half maps counts both the same.
-
-    operators (g, 3, 3), each followed by a translation (g, 3) where these are given. ewald: insert each image as its two half-curves.
-    """
-    translations_px = None if translations_A is None else translations_A / setup.pixel_size_A
-    plane, box, arithmetic = setup.store.plane, setup.store.plane.box, setup.arithmetic
-    keys: list[Key] = [(0, 0), (1, 0)]
-    model = Model({}, noise, operators, plane.radius)
-    scale = insertion_scale(np.asarray(setup.largest), setup.particles, model)
-    width_A = box * setup.pixel_size_A
-    reach = usable_radius(setup.particles, plane.radius) if ewald is None else curved_radius(setup.particles, plane.radius, width_A)
-    length = plane.prefix(reach)
-    weights, accumulators = model.root_weight(plane, length), {}
-    with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for numbers, crops in in_flight(setup.store, setup.batches, setup.numbers, arithmetic):
-            rows, key = rows_of(setup.batches, numbers), (setup.batches[numbers[0]].key[0], 0)
-            if key not in accumulators:
-                accumulators[key] = arithmetic.empty_accumulator(plane.radius)
-            for batch in _prepared(setup, crops, rows, weights, ewald):
-                insert_poses(batch, poses.take(rows), plane, operators, scale, accumulators[key], arithmetic,
-                             translations_px)
-            line.advance(len(rows))
-            setup.check_stop()
-    totals = add_up_ranks(accumulators, keys, plane.radius, setup.team, arithmetic)
-
-    def solved(total: np.ndarray) -> np.ndarray:
-        return arithmetic.on_host(unregularised(Sums.of(arithmetic.here(total), scale), box, plane.radius + 1, setup.threads))
-
-    half_maps = Halves(*(solved(totals[key]) for key in keys))
-    together = totals.pop(keys[0])
-    together += totals.pop(keys[1])
-    return half_maps, solved(together)
-
-
-def _prepared(setup: Setup, crops: Any, rows: np.ndarray, weights: np.ndarray, ewald: Ewald | None) -> tuple[Whitened, ...]:
-    """A batch as it is inserted: flat, or as two half-curves; weights (groups, K)."""
-    particles, plane = setup.particles, setup.store.plane
-    if ewald is None:
-        return (whitened(particles, rows, crops, weights, plane, setup.pixel_size_A, setup.arithmetic),)
-    own, on_host = weights[particles.optics[rows]], setup.arithmetic.on_host(crops)
-    curves = ewald_whiten(on_host, particles, rows, plane, setup.pixel_size_A, own, ewald)
-    return tuple(curve.on(setup.arithmetic) for curve in curves)

@@ -21,7 +21,7 @@ from protomer.maps.resolution import LEAK_SHELLS, FscSet, first_crossing, measur
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
 from protomer.refinement.checkpoint import resume, until_settled
-from protomer.refinement.loop import reconstruct_halves
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.running.job_run import JobRun
 

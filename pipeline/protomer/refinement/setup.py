@@ -14,7 +14,7 @@ from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY, Search
 from protomer.engine.filaments import Filaments
 from protomer.engine.local_alignment import Local
-from protomer.engine.maximisation import solid_sphere
+from protomer.engine.maximisation import THRESHOLD, first_shell_below, shell_after_last_above, solid_sphere
 from protomer.engine.model import Model
 from protomer.engine.pose_table import PoseTable, counted_by_presence
 from protomer.engine.schedule import Band
@@ -90,6 +90,7 @@ class Setup:
     non_uniform: NonUniform | None = None  # how references are filtered; None: by the FSC, everywhere alike
     winding: Winding | None = None  # how a helical lattice is imposed; None: none is
     filaments: Filaments | None = None  # what is known of the poses of filaments (N,)
+    bridges_dips: bool = False  # whether a shell counts as resolved beyond dips of the FSC
 
     @property
     def threads(self) -> int:
@@ -122,6 +123,10 @@ class Setup:
         if self.winding is None or lattice is None:
             return volume
         return self.arithmetic.here(self.winding.wound(self.arithmetic.on_host(volume), self.width_A, lattice))
+
+    def resolved_shell(self, curve: np.ndarray, threshold: float = THRESHOLD) -> int:
+        """The shell to which an FSC says that maps are resolved."""
+        return shell_after_last_above(curve, threshold) if self.bridges_dips else first_shell_below(curve, threshold)
 
     def search(self, band: Band) -> Search:
         """How poses are looked for in an iteration."""

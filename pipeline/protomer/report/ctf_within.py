@@ -14,7 +14,8 @@ def add_ctf(report: Report, found: CtfFound | None) -> None:
     """A section, where CTFs were refined."""
     if found is None:
         return
-    words = f"Refined after iteration {found.iterations}, against the half maps as they then were; poses settled again afterwards."
+    words = (f"Refined {found.searches} times in turn with poses, the last time after iteration {found.iterations}, against the half maps "
+             f"as they then were; {'nothing that shows was changed by it' if found.is_still else 'poses settled again afterwards'}.")
     if "defocus_change_A" in found.summary:
         words += (f" Defoci changed by {found.summary['defocus_change_A']:.0f} Å (standard deviation); the standard error of one is "
                   f"{found.summary['defocus_error_A']:.0f} Å (median).")

@@ -43,6 +43,11 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
     @property
+    def is_any_left(self) -> bool:
+        """Whether there is something to go on from: this checkpoint, or one beside it."""
+        return any(self.path.parent.glob(CHECKPOINTS))
+
+    @property
     def identity(self) -> str:
         """The digest of the run's settings and inputs, for notes of pieces of work that are done."""
         return self._identity

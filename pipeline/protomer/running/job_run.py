@@ -131,7 +131,7 @@ class JobRun:
 
     def _stop_message(self) -> str:
         """What a stopped run left, and how to go on."""
-        if self.checkpoint.path.exists():
+        if self.checkpoint.is_any_left:
             return "stopped by a signal; the same command with --resume goes on from the last checkpoint"
         return "stopped by a signal before any checkpoint was due; the same command with --resume starts from the beginning"
 
@@ -209,7 +209,7 @@ def _tell_how_it_goes_on(job: Job, run: JobRun) -> None:
         return
     ended = {"killed": "ended without a word (killed, or the machine went down)", "stopped": "was stopped by a signal",
              "failed": "failed", "done": "was done, but its outputs are no longer whole"}[run.earlier[-1].end]
-    where = "from its last checkpoint" if run.checkpoint.path.exists() else "from the beginning"
+    where = "from its last checkpoint" if run.checkpoint.is_any_left else "from the beginning"
     print(f"{job.name}: the last attempt {ended}; going on {where}", file=sys.stderr)
 
 

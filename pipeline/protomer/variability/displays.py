@@ -13,7 +13,7 @@ from protomer.fixed_poses.subspace import in_box
 from protomer.maps.finishing import measure_maps, warn_of_resolution, write_maps
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.randomness import generator
-from protomer.refinement.loop import reconstruct_halves
+from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.running.job_run import JobRun
 from protomer.variability.control import Verdict
 from protomer.variability.work import Coordinates, Standing, Varying
