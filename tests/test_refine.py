@@ -38,9 +38,14 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_and_import(tmp_path_factory.mktemp("coarse"), box=32, pixel_size_A=7.0)
 
 
+def coarse_words(coarse: Path, output: Path) -> list[object]:
+    """The command line of a short refinement of them."""
+    return [*refine_words(coarse, output), "--set", "max_alignment_resolution=30A"]
+
+
 @pytest.fixture(scope="module")
 def alone(coarse: Path) -> Path:
-    protomer(*refine_words(coarse, coarse / "one"))
+    protomer(*coarse_words(coarse, coarse / "one"))
     return coarse / "one"
 
 
@@ -77,7 +82,7 @@ def test_the_report_shows_how_poses_moved_and_the_noise(refined: Path) -> None:
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_any_number_of_ranks_gives_the_same_bits(coarse: Path, alone: Path, ranks: int) -> None:
     output = coarse / f"ranks{ranks}"
-    protomer(*refine_words(coarse, output), ranks=ranks)
+    protomer(*coarse_words(coarse, output), ranks=ranks)
     one, many = values(alone / "particles.h5"), values(output / "particles.h5")
     assert one.keys() == many.keys() and all(one[name] == many[name] for name in one)
     for name in ("map.mrc", "half_a.mrc", "half_b.mrc"):
@@ -89,7 +94,7 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     coarse: Path, alone: Path, signal_number: signal.Signals
 ) -> None:
     output = coarse / f"stopped{int(signal_number)}"
-    words = refine_words(coarse, output)
+    words = coarse_words(coarse, output)
     with running(words, output) as process:
         process.send_signal(signal_number)
         code = process.wait(timeout=200)
@@ -109,7 +114,7 @@ def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
     coarse: Path, alone: Path, ranks: int, asked: tuple[int, ...]
 ) -> None:
     output = coarse / f"asked{ranks}"
-    words = refine_words(coarse, output)
+    words = coarse_words(coarse, output)
     with running(words, output, ranks) as launcher:
         processes = processes_by_rank(launcher)
         assert sorted(processes) == list(range(ranks))
@@ -126,9 +131,9 @@ def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
     assert np.array_equal(read_volume(alone / "map.mrc").data, read_volume(output / "map.mrc").data)
 
 
-def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(data: Path) -> None:
+def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_half_written_output(coarse: Path) -> None:
     output = coarse / "killed_rank"
-    with running(refine_words(coarse, output), output, 3) as launcher:
+    with running(coarse_words(coarse, output), output, 3) as launcher:
         processes_by_rank(launcher)[2].kill()
         said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode not in (0, 75) and "Killed (signal 9)" in said
