@@ -49,7 +49,7 @@ def add_atom(grid: np.ndarray, left: int, low: int, along_x: np.ndarray, along_y
                 grid[(low + j) % size, (left + i) % size] += atom * along_y[j] * along_x[i]
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
+@numba.njit(parallel=True, cache=True)
 def spread_images(positions: np.ndarray, weights: np.ndarray, rotations: np.ndarray, offsets: np.ndarray, table: np.ndarray,
                   out: np.ndarray) -> None:
     """Add the projections of one rigid body to `out` (n, 2N, 2N) float32.

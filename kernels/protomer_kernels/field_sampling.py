@@ -17,11 +17,11 @@ POINTS_AT_ONCE = 256
 
 def interleave(grids: tuple[np.ndarray, ...]) -> np.ndarray:
     """C grids of `sampling_grid` -> (nz, ny, 2 C nx) float32: re and im of each field, then the next kx."""
-    together = np.stack(grids, axis=-1)
+    together = grids[0] if len(grids) == 1 else np.stack(grids, axis=-1)
     return np.ascontiguousarray(together).view(np.float32).reshape(*together.shape[:2], -1)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
+@numba.njit(parallel=True, cache=True)
 def gather_fields(rows, limit, points, table, out):
     """Fields (C of them) at `points` (K, 3) float64 [x, y, z] in cycles per box, 0 beyond `limit`; rows of `interleave`, out (K, 2 C)."""
     centre, lanes = rows.shape[0] // 2, out.shape[1]

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import scipy.fft
 
-from protomer_kernels.atoms import window_weights
-from protomer_kernels.nufft import HALF_WIDTH, OVERSAMPLING, WIDTH, window_table, window_transform
+from protomer_kernels.field_sampling import interleave, sample_fields
+from protomer_kernels.nufft import HALF_WIDTH, OVERSAMPLING, window_transform
 
 PLANES_AT_ONCE = 8
 
@@ -53,35 +52,6 @@ def sampling_grid(volume: np.ndarray, limit: int) -> np.ndarray:
     return grid
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def gather_points(grid: np.ndarray, limit: int, points: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    """Eq. (1) at `points` (K, 3) float64 [x, y, z] in cycles per box, into `out` (K,) complex64."""
-    centre = grid.shape[0] // 2
-    for n in numba.prange(points.shape[0]):
-        x, y, z = points[n, 0], points[n, 1], points[n, 2]
-        if x * x + y * y + z * z > limit * limit:
-            out[n] = 0.0
-            continue
-        mate = x < 0.0  # a real volume: F(-k) is the conjugate of F(k)
-        if mate:
-            x, y, z = -x, -y, -z
-        weight_x, weight_y, weight_z = np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32)
-        left = window_weights(table, x * OVERSAMPLING + HALF_WIDTH, weight_x)
-        low = window_weights(table, y * OVERSAMPLING + centre, weight_y)
-        back = window_weights(table, z * OVERSAMPLING + centre, weight_z)
-        value = np.complex64(0.0)
-        for k in range(WIDTH):
-            for j in range(WIDTH):
-                row = np.complex64(0.0)
-                for i in range(WIDTH):
-                    row += weight_x[i] * grid[back + k, low + j, left + i]
-                value += weight_z[k] * weight_y[j] * row
-        out[n] = np.conj(value) if mate else value
-
-
 def sample_volume_ft(grid: np.ndarray, limit: int, points: np.ndarray) -> np.ndarray:
     """Eq. (1) at `points` (..., 3) [x, y, z] in cycles per box of the volume that `sampling_grid` was made from: (...) complex64."""
-    flat = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
-    out = np.empty(len(flat), np.complex64)
-    gather_points(grid, limit, flat, window_table(), out)
-    return out.reshape(points.shape[:-1])
+    return sample_fields(interleave((grid,)), 1, limit, points)[..., 0]
