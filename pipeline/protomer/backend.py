@@ -9,8 +9,8 @@ from protomer.errors import InputError, NotYetError, SettingsError
 
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
+    from protomer.running.events import Events
     from protomer.running.footprint import Work
-    from protomer.running.job_run import JobRun
 
 BACKENDS = ("auto", "cpu", "cuda")
 LEAST_DRIVER = (12, 0)  # the CUDA version that a driver must speak
@@ -58,26 +58,27 @@ def what_cuda_lacks() -> str | None:
     return None
 
 
-def arithmetic_of(job: JobRun, work: Work) -> Arithmetic:
-    """What computes on arrays in a run; says so where a device has room for fewer batches at once than it could do.
+def arithmetic_of(backend: str, threads: int, work: Work, events: Events) -> Arithmetic:
+    """What computes on arrays in a run on a resolved backend; says so where a device has room for fewer batches at once than it could do.
 
     Raises InputError where it has no room for one.
     """
-    if job.backend == "cuda":
+    if backend == "cuda":
         from protomer.cuda_arithmetic import AT_ONCE, CudaArithmetic
 
-        on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, job.threads)
+        on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, threads)
         if on_device.at_once < AT_ONCE:
-            job.events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.at_once} batches at once, beside what "
+            events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.at_once} batches at once, beside what "
                              f"else the run needs: slower than with {AT_ONCE}; the result is the same")
         return on_device
     from protomer.arithmetic import Arithmetic
 
-    return Arithmetic(job.threads)
+    return Arithmetic(threads)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported
-FROM_CUDA = {"CudaAPIError", "CudaDriverError", "CUDAError", "CUDARuntimeError", "CUDADriverError", "CUBLASError", "OutOfMemoryError"}
+FROM_CUDA = {"CudaAPIError", "CudaDriverError", "CUDAError", "CUDARuntimeError", "CUDADriverError", "CUBLASError", "CuFFTError",
+             "OutOfMemoryError"}
 
 
 def is_from_cuda(error: BaseException) -> bool:

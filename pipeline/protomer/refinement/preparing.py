@@ -35,7 +35,7 @@ def common_setup(particles: Particles, batches: list[Batch], work: Work, other_b
     """The setup for this rank's share of the batches, but for what a job has of its own, which goes in by `replace`.
 
     work: of this rank's share; other_bytes: all that it takes beside its images. Raises InputError where that is too much."""
-    arithmetic = arithmetic_of(job, work)
+    arithmetic = arithmetic_of(job.backend, job.threads, work, job.events)
     store = kept_images(particles, batches, (work.image_bytes, other_bytes), work.half_precision, arithmetic, job)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     pixel_A = common_frame(particles)[1]
