@@ -28,7 +28,8 @@ from protomer.helical.start import first_reference
 from protomer.helical.starts import FIRST_APART, FIRST_PASSES, Starts, chosen_rows, filament_numbers, kept_of, starts_of
 from protomer.imaging.images import ImageStore
 from protomer.maps.volumes import Volume
-from protomer.refinement.loop import estimate, iterate, survey_images
+from protomer.refinement.loop import estimate, iterate
+from protomer.refinement.preparing import surveyed
 from protomer.refinement.setup import Masking, Setup, State
 from protomer.refinement.start import begin, resampled
 from protomer.running.batches import make_batches
@@ -106,9 +107,9 @@ def prepare_trial(setup: Setup, settings: HelicalRefineSettings, given: Lattice,
                   pixel_size_A=width_A / box, shift_extent_px=setup.shift_extent_px * box / full, filaments=setup.filaments.take(rows),
                   progress=lambda label, total: show_progress(label, total, False), null_class=False, particle_scale=False,
                   non_uniform=None, bridges_dips=True, check_stop=lambda: None)
-    noise, largest = survey_images(own, len(groups))
+    own, noise = surveyed(own)
     volume = None if start is None else Volume(resampled(start, box, width_A / box), width_A / box)
-    trial = Trial(replace(own, largest=largest), replace(settings, max_alignment_resolution=settings.start_detail), starts, noise, volume)
+    trial = Trial(own, replace(settings, max_alignment_resolution=settings.start_detail), starts, noise, volume)
     reference = first_reference(trial.setup, volume, given, settings)
     fitted = begin(trial.setup, reference, noise, trial.settings, given).model.maps.values()
     grey = float(np.mean([np.vdot(reference, volume) for volume in fitted]) / max(np.vdot(reference, reference), 1e-30))

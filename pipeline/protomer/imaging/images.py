@@ -13,7 +13,6 @@ import os
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -24,6 +23,7 @@ from protomer.arithmetic import CPU, Arithmetic
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.imaging.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction
+from protomer.imaging.ahead import read_ahead
 from protomer.imaging.image_cache import ImageCache
 from protomer.imaging.packed import Packed, as_pairs_of_halves
 from protomer.tables.image_uids import image_uids
@@ -124,13 +124,7 @@ class ImageStore:
 
     def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Every batch with its number, the next one being read and prepared while the caller works on one."""
-        with ThreadPoolExecutor(1, "images") as pool:
-            coming = pool.submit(self.load, numbers[0]) if len(numbers) else None
-            for at, number in enumerate(numbers):
-                assert coming is not None
-                crops = coming.result()
-                coming = pool.submit(self.load, numbers[at + 1]) if at + 1 < len(numbers) else None
-                yield number, crops
+        return read_ahead(numbers, self.load)
 
     def _prepare(self, rows: np.ndarray) -> np.ndarray:
         crops = np.empty((len(rows), len(self.plane)), np.complex64)

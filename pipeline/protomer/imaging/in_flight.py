@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from protomer.arithmetic import Arithmetic
+from protomer.imaging.ahead import read_ahead
 from protomer.imaging.images import ImageStore
 from protomer.running.batches import Batch
 
@@ -19,16 +20,8 @@ def in_flight(
     """Numbers of batches of one half and fold, as many as `arithmetic` takes at once, and their crops (n, K) complex64, one after the
     other, where it computes. What becomes of an image does not depend on which batches are there with it."""
     runs = runs_of(batches, numbers, arithmetic.at_once)
-    with ThreadPoolExecutor(1, "images") as pool, ThreadPoolExecutor(max(1, arithmetic.threads), "batches") as readers:
-
-        def brought(run: list[int]) -> Any:
-            return arithmetic.crops(list(readers.map(store.packed, run)))
-
-        coming = pool.submit(brought, runs[0]) if runs else None
-        for at, run in enumerate(runs):
-            assert coming is not None
-            crops = coming.result()
-            coming = pool.submit(brought, runs[at + 1]) if at + 1 < len(runs) else None
+    with ThreadPoolExecutor(max(1, arithmetic.threads), "batches") as readers:
+        for run, crops in read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run)))):
             yield run, crops
             arithmetic.finish()
 

@@ -7,17 +7,17 @@ run that goes on after a stop makes the stacks that have no note.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from protomer.formats.mrc import StackReader
 from protomer.formats.mrc_stack import writing_stack
+from protomer.imaging.ahead import read_ahead
 from protomer.running.batches import make_batches
 from protomer.running.checkpoints import read_state, write_state
 from protomer.running.output import writing_atomically
@@ -32,9 +32,6 @@ from protomer_kernels.slices import transform_volume
 BATCHES_PER_STACK = 16
 FOLDER = "images"
 SUMS = ("before", "after", "taken")  # mean square of the image, of what is left, of what was taken
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -141,17 +138,6 @@ def make_stack(
     with writing_atomically(note) as temporary:
         write_state(temporary, {"digest": digest, "sums": np.concatenate(sums)}, identity)
     return digest, np.concatenate(sums)
-
-
-def read_ahead(items: Sequence[T], read: Callable[[T], U]) -> Iterator[tuple[T, U]]:
-    """Each item with what is read of it, the next being read while the caller works on one."""
-    with ThreadPoolExecutor(1, "images") as pool:
-        coming = pool.submit(read, items[0]) if items else None
-        for at, item in enumerate(items):
-            assert coming is not None
-            found = coming.result()
-            coming = pool.submit(read, items[at + 1]) if at + 1 < len(items) else None
-            yield item, found
 
 
 def sample_rows(plans: Iterable[StackPlan], half: int, batches: int) -> np.ndarray:
