@@ -36,8 +36,10 @@ def test_a_backend_that_does_not_exist_is_refused() -> None:
         resolve_backend("gpu", True)
 
 
-def test_auto_says_what_it_chose() -> None:
-    assert resolve_backend("auto", True) == ("cpu", "auto: the CPU, unless --backend cuda is given")
+def test_auto_says_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    for devices, told in (("", "a GPU, and none is seen here"), ("0,3", "the GPU 0, 3")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+        assert resolve_backend("auto", True) == ("cpu", f"auto: the CPU; --backend cuda takes {told}")
     assert resolve_backend("auto", False)[1].endswith("on the CPU only")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from protomer.errors import InputError, SettingsError
 from protomer.running import devices
-from protomer.running.devices import bind_device, place_on_node
+from protomer.running.devices import SHARERS, bind_device, place_on_node
 from protomer.running.start_watch import PATIENCE_NAME, patience_of, watching_start
 from refinement_runs import environment
 from test_ranks import MPIEXEC
@@ -78,6 +78,16 @@ def test_more_ranks_than_gpus_on_a_node_are_refused() -> None:
     with pytest.raises(InputError, match="2 ranks on a node where 1 GPU"):
         bind_device(seen)
     assert seen["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_ranks_that_may_share_gpus_take_them_evenly_and_know_how_many_they_are() -> None:
+    taken = []
+    for rank in range(5):
+        seen = {"CUDA_VISIBLE_DEVICES": "4,7", "MPI_LOCALRANKID": str(rank), "MPI_LOCALNRANKS": "5"}
+        taken.append((bind_device(seen, may_share=True), seen[SHARERS]))
+    assert taken == [("4", "3")] * 3 + [("7", "2")] * 2
+    seen = {"CUDA_VISIBLE_DEVICES": "4,7,9", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+    assert (bind_device(seen, may_share=True), seen[SHARERS]) == ("7", "1")
 
 
 def test_gpus_that_slurm_gave_to_each_rank_stay_with_it_though_all_see_the_same_number() -> None:

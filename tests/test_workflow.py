@@ -57,6 +57,7 @@ def test_the_demo_chain_is_a_chain() -> None:
     ({"x": {**SMALL, "settings": {"number": "3A"}}}, "x: setting number"), ({"x": {**SMALL, "resources": {"ranks": 0}}}, "at least 1"),
     ({"x": {**SMALL, "resources": {"knots": 2}}}, "unknown setting 'knots'"), ({"x": {**SMALL, "settings": 3}}, "settings"),
     ({"x": {**SMALL, "resources": {"ranks": 2}}}, "simulate on 2 ranks"),
+    ({"x": {**SMALL, "resources": {"gpus": 1}}}, "simulate on GPUs"), ({"x": {**SMALL, "resources": {"gpus": 2}}}, "at most 1"),
     ({"x": {"job": "mask", "volume": "truht"}, "truth": SMALL}, "did you mean 'truth'"),
     ({"x": {"job": "mask", "volume": "x"}}, "a file of another job"),
     ({"x": {"job": "mask", "volume": "y/../../etc"}, "y": SMALL}, "another job"),
@@ -66,6 +67,14 @@ def test_a_chain_that_cannot_work_is_refused_before_anything_starts(jobs: dict[A
     with pytest.raises(InputError) as error:
         parse_chain({"jobs": jobs}, tmp_path)
     assert words in str(error.value)
+
+
+def test_a_step_that_asks_for_gpus_computes_on_them(tmp_path: Path) -> None:
+    (tmp_path / "particles.h5").write_text("")
+    entry = {"job": "refine", "particles": "particles.h5", "volume": "particles.h5"}
+    for gpus, asked in ((0, False), (1, True)):
+        [step] = parse_chain({"jobs": {"x": {**entry, "resources": {"gpus": gpus}}}}, tmp_path).steps
+        assert (" --backend cuda " in " ".join(step.arguments())) is asked
 
 
 def test_a_chain_file_with_code_or_a_repeated_name_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from protomer.errors import InputError, NotYetError, SettingsError
+from protomer.running.devices import visible_devices
 
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
@@ -34,7 +35,10 @@ def resolve_backend(asked: str, on_cuda: bool) -> tuple[str, str]:
         return "cuda", "as asked"
     if asked == "cpu":
         return "cpu", "as asked"
-    return "cpu", "auto: this job computes on the CPU only" if not on_cuda else "auto: the CPU, unless --backend cuda is given"
+    if not on_cuda:
+        return "cpu", "auto: this job computes on the CPU only"
+    seen = ", ".join(visible_devices(os.environ))
+    return "cpu", f"auto: the CPU; --backend cuda takes {'the GPU ' + seen if seen else 'a GPU, and none is seen here'}"
 
 
 def what_cuda_lacks() -> str | None:

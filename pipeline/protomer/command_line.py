@@ -103,7 +103,7 @@ def _run_in_folder(job: Job, call: Call, team: Team) -> int:
         return 0
     if call.output is None:
         raise InputError(f"{job.name} was given no --output", "a folder for this run", "add --output DIR")
-    options = RunOptions(call.output, call.backend, call.resume, call.overwrite, threads, call.cache)
+    options = RunOptions(call.output, call.backend, call.resume, call.overwrite, threads, call.cache, call.share_gpus)
     summary = run_job(job, call.inputs, call.settings, options, team)
     if team.is_first:
         already = " already: nothing to do" if summary.get("was_done_already") else f" in {summary['seconds']:.1f} s"

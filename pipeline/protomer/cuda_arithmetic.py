@@ -138,14 +138,16 @@ class CudaArithmetic(Arithmetic):
         Products always have the same shape, whatever number of images there is, so that a library has no reason to add up otherwise.
         """
         keep, number = min(keep, len(views)), len(images[0])
+        powers = views[:, 0] ** 2 + views[:, 1] ** 2
         columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
         for first in range(0, number, BATCH):
             part = slice(first, first + BATCH)
-            columns[part], best_shifts[part] = self._best_of_block((images[0][part], images[1][part]), views, ramps, keep)
+            columns[part], best_shifts[part] = self._best_of_block((images[0][part], images[1][part]), (views, powers), ramps, keep)
         return columns, best_shifts
 
-    def _best_of_block(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-        """best_of_grid of BATCH images at most, to which images of zeros are added."""
+    def _best_of_block(self, images: Images, grid: tuple[Any, Any], ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """best_of_grid of BATCH images at most, to which images of zeros are added; grid: its slices, and their powers (G, K)."""
+        views, powers = grid
         xp, (rotations, _, length), shift_number = self._xp, views.shape, len(ramps)
         number = len(images[0])
         data, amplitude = (xp.zeros((BATCH, *part.shape[1:-1], length), np.float32) for part in images)
@@ -157,7 +159,7 @@ class CudaArithmetic(Arithmetic):
         tile = max(grid_scores.THREADS, DEVICE_TILE_BYTES // (4 * len(left)) // grid_scores.THREADS * grid_scores.THREADS)
         for first in range(0, rotations, tile):
             part = views[first : first + tile]
-            power = xp.ascontiguousarray(half_square @ (part[:, 0] ** 2 + part[:, 1] ** 2).T)
+            power = xp.ascontiguousarray(half_square @ powers[first : first + tile].T)
             cross = xp.ascontiguousarray(left @ part.reshape(len(part), 2 * length).T)
             of_tile = cross[: number * shift_number], power[:number], shift_number, first, scores, shifts
             grid_scores.best_shift(*seen_by_kernels(of_tile))

@@ -17,6 +17,7 @@ import scipy.fft
 import scipy.ndimage
 from numba import config, cuda
 
+from protomer.running.devices import SHARERS
 from protomer_kernels.libraries import Library
 
 _OF_THREAD = threading.local()
@@ -123,8 +124,9 @@ def device_library() -> Library:
 
 
 def free_bytes() -> int:
-    """The device's memory that nobody uses; in the simulator, what a device of 2 GB might have."""
-    return 2**31 if config.ENABLE_CUDASIM else int(device_library().arrays.cuda.runtime.memGetInfo()[0])
+    """The device's memory that nobody uses, at most this rank's part of a device that ranks share; in the simulator, as of one of 2 GB."""
+    free, whole = (2**31, 2**31) if config.ENABLE_CUDASIM else device_library().arrays.cuda.runtime.memGetInfo()
+    return min(int(free), int(whole) // int(os.environ.get(SHARERS, "1")))
 
 
 @contextmanager

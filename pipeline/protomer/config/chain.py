@@ -30,7 +30,7 @@ class StepResources(Settings):
 
     ranks: int = setting(1, "MPI ranks", minimum=1)
     threads: int = setting(0, "threads of each rank; 0: all cores given to the chain, shared by the ranks, or 4 on a cluster", minimum=0)
-    gpus: int = setting(0, "GPUs of each rank", minimum=0, maximum=1)
+    gpus: int = setting(0, "GPUs of each rank; with 1 the step computes on them (--backend cuda)", minimum=0, maximum=1)
     nodes: int = setting(0, "machines over which the ranks are spread; 0: wherever they fit", minimum=0)
     memory_mb: int = setting(0, "memory of the whole step, megabytes; 0: as planned from its inputs", minimum=0)
     minutes: int = setting(0, "longest run time; 0: as planned from its inputs", minimum=0)
@@ -58,7 +58,7 @@ class Step:
 
     def arguments(self) -> list[str]:
         """The command line of this step after `protomer`, as separate arguments: nothing here is read by a shell."""
-        words = [self.job.name, "--output", self.name]
+        words = [self.job.name, "--output", self.name, *(("--backend", "cuda") if self.resources.gpus else ())]
         for name, paths in self.files.items():
             words += [word for path in paths for word in (f"--{name.replace('_', '-')}", "none" if path is None else str(path))]
         words += [word for name, text in self.texts.items() for word in (f"--{name.replace('_', '-')}", text)]
@@ -134,9 +134,12 @@ def _check_form(document: Mapping[str, Any]) -> None:
         job = declaration(entry["job"])
         try:
             job.settings.from_mapping(sort_names(job, entry)[1])
-            ranks = StepResources.from_mapping(_mapping("resources", entry.get("resources") or {})).ranks
-            if ranks > 1 and not job.ranks:
-                raise InputError(f"{job.name} on {ranks} ranks", "one rank: this job does not share its work", "leave `ranks` out")
+            resources = StepResources.from_mapping(_mapping("resources", entry.get("resources") or {}))
+            if resources.ranks > 1 and not job.ranks:
+                raise InputError(f"{job.name} on {resources.ranks} ranks", "one rank: this job does not share its work",
+                                 "leave `ranks` out")
+            if resources.gpus and not job.cuda:
+                raise InputError(f"{job.name} on GPUs", "no GPUs: this job computes on CPUs only", "leave `gpus` out")
         except InputError as error:
             raise SettingsError(f"{name}: {error.found}", error.expected, error.remedy) from error
     import jsonschema

@@ -29,6 +29,7 @@ class Call:
     threads: int | None = None
     cache: Path | None = None
     dry_run: bool = False
+    share_gpus: bool = False
     arguments: tuple[str, ...] = ()
 
 
@@ -62,7 +63,7 @@ def interpret(job: Job, values: Mapping[str, Any], arguments: Sequence[str] = ()
     output, cache = values.get("output"), values.get("cache") or os.environ.get("PROTOMER_CACHE")
     return Call(inputs, settings, Path(output) if output else None, values.get("backend") or "auto", bool(values.get("resume")),
                 bool(values.get("overwrite")), values.get("threads"), Path(cache) if cache else None, bool(values.get("dry_run")),
-                tuple(arguments))
+                bool(values.get("share_gpus")), tuple(arguments))
 
 
 def _from_config(job: Job, path: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,6 +126,7 @@ def _shared_options(job: Job) -> list[click.Parameter]:
         return config
     return [click.Option(["--output"], metavar="DIR", help="the folder of this run (required)"), *config,
             click.Option(["--backend"], metavar="auto|cpu|cuda", help="where to compute [auto]"),
+            click.Option(["--share-gpus"], is_flag=True, help="let several ranks use one GPU where a node has fewer GPUs than ranks"),
             click.Option(["--resume"], is_flag=True, help="go on from the checkpoint; do nothing if the same run is finished"),
             click.Option(["--overwrite"], is_flag=True, help="replace a different run in the folder"),
             click.Option(["--threads"], type=click.IntRange(min=1), metavar="N", help="threads of each rank [its share of the CPUs]"),

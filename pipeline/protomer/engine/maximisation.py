@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -18,7 +19,7 @@ from protomer.randomness import generator
 from protomer.running.batches import Key
 from protomer.running.ranks import Team
 from protomer_kernels.fourier import phases_of, with_phases
-from protomer_kernels.insertion import accumulator_values, empty_accumulator
+from protomer_kernels.insertion import accumulator_values
 from protomer_kernels.libraries import HOST, Library, library_of
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.padded import PADDING
@@ -44,17 +45,18 @@ class Sums:
 
 
 def add_up_ranks(
-    accumulators: dict[Key, np.ndarray], keys: list[Key], radius: int, team: Team, arithmetic: Arithmetic = CPU
-) -> dict[Key, np.ndarray]:
-    """Every rank's accumulators summed over ranks, on every rank; exact, since they are integers. A single rank's stay where they are,
-    those of several meet on the host."""
+    accumulators: dict[Key, Any], keys: list[Key], radius: int, team: Team, arithmetic: Arithmetic = CPU
+) -> dict[Key, Any]:
+    """Every rank's accumulators summed over ranks, on every rank; exact, since they are integers. They stay where they were computed, but
+    for those of several ranks on devices whose memory MPI does not take: these meet on the host."""
+    through_host = team.size > 1 and not team.takes_device_arrays
     totals = {}
     for key in keys:
         own = accumulators.get(key)
-        totals[key] = empty_accumulator(radius) if own is None else own
-        if team.size > 1:
-            totals[key] = arithmetic.on_host(totals[key])
-            team.add_up(totals[key])
+        total = arithmetic.empty_accumulator(radius) if own is None else own
+        totals[key] = arithmetic.on_host(total) if through_host else total
+        arithmetic.finish()
+        team.add_up(totals[key])
     return totals
 
 

@@ -10,14 +10,16 @@ from protomer.errors import InputError
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+SHARERS = "PROTOMER_GPU_SHARERS"  # how many ranks share this rank's GPU, told to what plans its memory
 #: what launchers call a rank's number on its node and how many are there: mpich's mpiexec, Open MPI's
 _LOCAL = (("MPI_LOCALRANKID", "MPI_LOCALNRANKS"), ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"))
 
 
-def bind_device(environment: MutableMapping[str, str]) -> str | None:
+def bind_device(environment: MutableMapping[str, str], may_share: bool = False) -> str | None:
     """Leave this rank one of the GPUs that it may see, as the launcher numbers the ranks of a node; None where there is no GPU.
 
-    Raises InputError where more ranks than GPUs share a node.
+    Where they may share, neighbouring ranks take the same GPU, as many each as can be, and its memory in equal parts. Raises InputError
+    where more ranks than GPUs are on a node and may not share.
     """
     devices = visible_devices(environment)
     if not devices:
@@ -25,11 +27,13 @@ def bind_device(environment: MutableMapping[str, str]) -> str | None:
     if is_bound_by_slurm(environment):
         return ",".join(devices)
     rank, ranks = place_on_node(environment)
-    if ranks > len(devices):
+    if ranks > len(devices) and not may_share:
         raise InputError(f"{ranks} ranks on a node where {len(devices)} GPU(s) may be used ({', '.join(devices)})", "one GPU for each rank",
-                         f"start {len(devices)} rank(s) on each node, ask for more GPUs (srun --gpus-per-task=1), or give --backend cpu")
-    environment[_VISIBLE] = devices[rank]
-    return devices[rank]
+                         f"start {len(devices)} rank(s) on each node, ask for more GPUs (srun --gpus-per-task=1), let ranks share one "
+                         "(--share-gpus), or give --backend cpu")
+    of_ranks = [other * len(devices) // ranks for other in range(ranks)] if ranks > len(devices) else list(range(ranks))
+    environment[_VISIBLE], environment[SHARERS] = devices[of_ranks[rank]], str(of_ranks.count(of_ranks[rank]))
+    return devices[of_ranks[rank]]
 
 
 def visible_devices(environment: Mapping[str, str]) -> list[str]:

@@ -64,7 +64,8 @@ class Work:
         """What all but images and batches takes on a device at most: in an E-step accumulators, references, the densest search and what an
         M-step leaves for the next; in an M-step and in the last reconstruction accumulators, what one of them is solved with, and maps."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
-        search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
+        slices = 8 * low * self.grid_rotations * 5 // 2  # with their powers, while these are made
+        search = slices + 8 * low * BATCH * self.shifts * 4 + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
         references = self.classes * band.volume + max(search, band.from_map - band.volume)
         full = _Transform(self.box, self._plane.radius)
         solving = band.accumulator * (self.keys + self._added_up) + band.solving + 4 * self.box**3 * (DEVICE_MAPS + 6 * self.classes)

@@ -77,6 +77,7 @@ class RunOptions:
     overwrite: bool = False
     threads: int | None = None
     cache: Path | None = None
+    share_gpus: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def run_job(job: Job, inputs: Mapping[str, Any], settings: Mapping[str, Any], op
     team = Team() if team is None else team
     checked = job.settings.from_mapping(settings)
     backend, why = _resolve_place(job, options.backend, team.size)
-    device = _device_of(backend)
+    device = _device_of(backend, options.share_gpus, team)
     found = team.on_first(lambda: resolve_inputs(job, inputs))
     record = team.on_first(lambda: RunRecord(job.name, __version__, backend, checked.to_mapping(), describe_inputs(job, found)))
     with FolderLock(options.output, team.is_first) as lock:
@@ -177,9 +178,12 @@ def _resolve_place(job: Job, backend: str, ranks: int) -> tuple[str, str]:
     return resolve_backend(backend, job.cuda)
 
 
-def _device_of(backend: str) -> dict[str, str | None]:
-    """The GPU that this rank is bound to, for the log. Raises InputError where it would have to share one."""
-    return {"gpu": bind_device(os.environ)} if backend == "cuda" else {}
+def _device_of(backend: str, may_share: bool, team: Team) -> dict[str, str | None]:
+    """The GPU of this rank, and where several ranks add up, for the log. Raises InputError where it may not share one but would have to."""
+    if backend != "cuda":
+        return {}
+    sums = {} if team.size == 1 else {"sums": "on the GPUs" if team.takes_device_arrays else "through the host"}
+    return {"gpu": bind_device(os.environ, may_share), **sums}
 
 
 def _begin(options: RunOptions, record: RunRecord, lock: FolderLock) -> str:

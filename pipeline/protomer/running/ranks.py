@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protomer.errors import InputError, ProtomerError
+from protomer.running.device_mpi import takes_device_arrays
 from protomer.running.devices import place_on_node
 from protomer.running.shared_memory import clear_left_shared_memory
 from protomer.running.start_watch import watching_start
@@ -82,14 +83,18 @@ class Team:
     _world: Any = None
     _failures: Any = None  # its own communicator, so that a rank that fails meets no collective of those still working
     _relay: Relay | None = None
+    takes_device_arrays: bool = False  # whether arrays on CUDA devices can be summed where they are; the same on every rank
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0, the only one that writes files and speaks."""
         return self.rank == 0
 
-    def add_up(self, array: np.ndarray) -> None:
-        """Replace a contiguous array by its sum over ranks, on every rank. Integer sums are exact whatever the number of ranks."""
+    def add_up(self, array: Any) -> None:
+        """Replace a contiguous array, NumPy's or, where it `takes_device_arrays`, a device's, by its sum over ranks, on every rank.
+
+        Integer sums are exact whatever the number of ranks. A device must be done with the array.
+        """
         if self._world is None:
             return
         from mpi4py import MPI
@@ -213,7 +218,8 @@ def open_team() -> Team:
                          "speaks (mpich: --mpi=pmi2, Open MPI: --mpi=pmix)")
     if world.size == 1:
         return Team()
-    return Team(world.rank, world.size, world.Dup(), world.Dup(), Relay(world.Dup()))
+    on_devices = all(world.allgather(takes_device_arrays(os.environ)))
+    return Team(world.rank, world.size, world.Dup(), world.Dup(), Relay(world.Dup()), on_devices)
 
 
 def mpi_library() -> str:
