@@ -7,7 +7,8 @@ numbers that lie on the device after the first E-step, which brings them there. 
 folder and refined from there: the time of an E-step that reads them, over that of reading alone, both from the disk.
 
 Without a device it measures what the host has to do meanwhile, in CPU seconds: kernels then give nothing, in no time. The box is 64, so
-that what NumPy does in their place is small.
+that what NumPy does in their place is small. Then, in seconds on the clock, what is left of it where the host works for one part of the
+batches while a pretended device, which takes 10 us for an image, computes for another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +46,7 @@ from protomer_kernels.normal_equations import SUMS
 from protomer_kernels.rotations import super_fibonacci_grid
 
 PIXEL_A, KINDS, TARGET = 1.3, 8, 100_000
+DEVICE_US = 10.0  # of a pretended device, for an image
 OTHER_BYTES, BYTES = 4 * 10**9, 52  # on the device: of all but images, and of a coefficient of an image at work (Work.device_batch_bytes)
 DIAGONAL = np.array([6, 8, 11, 15, 20])  # of the matrix among the sums
 
@@ -51,7 +54,11 @@ DIAGONAL = np.array([6, 8, 11, 15, 20])  # of the matrix among the sums
 class Idle(Arithmetic):
     """Kernels that do nothing: what is left is the host's share, with as many batches at once as a device takes."""
 
-    at_once = 32
+    at_once, of_image_s = 32, 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._device = threading.Lock()
 
     def slices(self, volume_ft: Any, rotations: np.ndarray, waves: Any) -> Any:
         """Nothing."""
@@ -84,7 +91,9 @@ class Idle(Arithmetic):
         """Nothing is added."""
 
     def residual_power(self, views: Any, shifts_px: Any, images: Any, waves: Any, shell: Any, shells: int) -> np.ndarray:
-        """None."""
+        """None, when the pretended device, which does one thing after the other, is done with the images."""
+        with self._device:
+            time.sleep(self.of_image_s * len(views))
         return np.zeros((len(views), 3, shells))
 
 
@@ -156,6 +165,20 @@ def from_memory(arithmetic: Arithmetic, plane: HalfPlane, images: int, clock: Ca
         print(f"| {name} | {taken:.2f} | {images / taken:.0f} | {1e6 * taken / images:.1f} | {TARGET * taken / images:.2f} |", flush=True)
 
 
+def beside_a_device(plane: HalfPlane, images: int) -> None:
+    """Print how long E-steps beside a pretended device take, with one part of the batches under way and with two."""
+    images -= images % (2 * BATCH)
+    particles = particles_of(images, plane.box)
+    batches = batches_of(particles)
+    print(f"\n| parts under way | batches in each | s on the clock (the device alone: {DEVICE_US * images / 1e6:.2f}) |\n|---|---|---|")
+    for parts in (1, 2, 1, 2):
+        arithmetic = Idle()
+        arithmetic.side_by_side, arithmetic.at_once, arithmetic.of_image_s = parts, 32 // parts, DEVICE_US / 1e6
+        store = RandomStore(particles, plane, [batch.rows for batch in batches], arithmetic=arithmetic)
+        taken = timed(e_step(particles, store, batches, plane, arithmetic, 0, False), time.perf_counter)
+        print(f"| {parts} | {32 // parts} | {taken:.2f} |", flush=True)
+
+
 def from_disk(arithmetic: Arithmetic, plane: HalfPlane, images: int, folder: Path, clock: Callable[[], float]) -> None:
     """Print how much longer an E-step that reads its images takes than reading alone."""
     path, random = folder / "gpu_iteration.mrcs", np.random.default_rng(2)
@@ -196,6 +219,7 @@ def main() -> None:
     if lacks:
         print(f"Not measured: {lacks}. The host's share of an E-step of {chosen.images} images, CPU seconds:\n")
         from_memory(Idle(), HalfPlane(64, 28), chosen.images, time.process_time)
+        beside_a_device(HalfPlane(64, 28), chosen.images)
         return
     import cupy
 
@@ -208,7 +232,8 @@ def main() -> None:
     plane = HalfPlane(chosen.box, chosen.radius)
     arithmetic = CudaArithmetic(OTHER_BYTES, BATCH * len(plane) * BYTES, chosen.threads)
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    print(f"{name}, {arithmetic.at_once} batches at once; box {chosen.box}, radius {chosen.radius}, {chosen.images} images:\n")
+    under_way = f"{arithmetic.side_by_side} times {arithmetic.at_once} batches"
+    print(f"{name}, {under_way} under way; box {chosen.box}, radius {chosen.radius}, {chosen.images} images:\n")
     from_memory(arithmetic, plane, chosen.images, clock)
     if chosen.disk:
         from_disk(arithmetic, plane, min(chosen.images, 20_000), chosen.disk, clock)

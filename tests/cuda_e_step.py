@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,36 @@ def e_step(setup: Setup, model: Model, poses: PoseTable, again: np.ndarray) -> E
     return expect(setup.batches, setup.numbers, setup.store, setup.particles, [model], SEARCH, [poses], context)
 
 
+class SideBySide(Arithmetic):
+    """The CPU's, with several batches under way; one insertion at a time, as a device's stream takes them."""
+
+    at_once, side_by_side = 2, 2
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.finished, self._inserting = 0, threading.Lock()
+
+    def finish(self) -> None:
+        """Counted."""
+        self.finished += 1
+
+    def insert(self, *given: Any) -> None:
+        """As the CPU does, one at a time."""
+        with self._inserting:
+            super().insert(*given)
+
+
+def otherwise(arithmetic: Arithmetic) -> list[Arithmetic]:
+    """The same with other numbers of batches at once, and, on a CPU, beside one another, as a device has them already."""
+    if arithmetic.backend == "cuda":
+        others: list[Arithmetic] = [CudaArithmetic()]
+        others[0].at_once, others[0].side_by_side = 1, 1
+    else:
+        others = [Arithmetic(), SideBySide()]
+        others[0].at_once, others[1].at_once = 3, 1
+    return others
+
+
 def in_order(share: Expectation, arithmetic: Arithmetic) -> np.ndarray:
     """The accumulators of all halves and folds, flat, on the host."""
     return np.concatenate([arithmetic.on_host(sums).ravel() for _, sums in sorted(share.accumulators[0].items())])
@@ -82,14 +113,13 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     """What an E-step with global and local searches gives, the same again, and the maps of a reconstruction."""
     setup, model, truth = prepared(folder, arithmetic)
     share = e_step(setup, model, truth, np.arange(NUMBER) % 2 == 0)
-    other = CudaArithmetic() if arithmetic.backend == "cuda" else Arithmetic()
-    other.at_once = 1 if arithmetic.at_once > 1 else 3
-    again = e_step(replace(setup, arithmetic=other), model, truth, np.arange(NUMBER) % 2 == 0)
+    again = [e_step(replace(setup, arithmetic=other), model, truth, np.arange(NUMBER) % 2 == 0) for other in otherwise(arithmetic)]
     near = near_given_poses(setup, model, truth)
     half_maps, together = reconstruct_halves(setup, model.noise, truth, np.eye(3)[None])
-    poses, sums, same_sums = share.poses[0], in_order(share, arithmetic), in_order(again, arithmetic)
-    same = all(np.array_equal(one, other) for one, other in
-               ((sums, same_sums), (share.residuals, again.residuals), (poses.rotation, again.poses[0].rotation)))
+    poses, sums = share.poses[0], in_order(share, arithmetic)
+    same = all(np.array_equal(one, other) for repeated in again for one, other in
+               ((sums, in_order(repeated, arithmetic)), (share.residuals, repeated.residuals),
+                (poses.rotation, repeated.poses[0].rotation)))
     return {"rotation": matrices_from_quaternions(poses.rotation[:, 0]), "shift_px": poses.shift_px[:, 0], "weight": poses.weight,
             "log_likelihood": poses.log_likelihood, "covariance": poses.covariance, "residuals": share.residuals,
             "accumulator": sums, "is_repeatable": same,

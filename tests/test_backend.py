@@ -59,8 +59,9 @@ def test_a_device_with_too_little_memory_is_refused_before_the_start(small: None
 
 
 def test_fewer_batches_are_there_at_once_where_memory_is_short(small: None) -> None:
-    assert CudaArithmetic(100, 1).at_once == cuda_arithmetic.AT_ONCE  # of 800 bytes, half for batches
-    assert [CudaArithmetic(100, size).at_once for size in (100, 300, 800)] == [4, 1, 1]
+    assert CudaArithmetic(100, 1).batches == cuda_arithmetic.MOST_BATCHES  # of 800 bytes, half for batches
+    several = [CudaArithmetic(100, size) for size in (60, 100, 300, 800)]
+    assert [(one.at_once, one.side_by_side) for one in several] == [(3, 2), (2, 2), (1, 1), (1, 1)]
 
 
 def test_crops_stay_on_the_device_as_far_as_there_is_room_and_give_way_to_those_of_a_later_store(

@@ -28,7 +28,8 @@ class Arithmetic:
 
     backend = "cpu"
     library = HOST  # that has its arrays
-    at_once = 1  # how many batches
+    at_once = 1  # how many batches go through each step together
+    side_by_side = 1  # how many times so many are under way
     of_transforms = ""  # tells crops that it transforms from those of other arithmetics, in bits
 
     def __init__(self, threads: int = 1) -> None:

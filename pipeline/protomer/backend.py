@@ -68,12 +68,12 @@ def arithmetic_of(backend: str, threads: int, work: Work, events: Events) -> Ari
     Raises InputError where it has no room for one.
     """
     if backend == "cuda":
-        from protomer.cuda_arithmetic import AT_ONCE, CudaArithmetic
+        from protomer.cuda_arithmetic import MOST_BATCHES, CudaArithmetic
 
         on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, threads)
-        if on_device.at_once < AT_ONCE:
-            events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.at_once} batches at once, beside what "
-                             f"else the run needs: slower than with {AT_ONCE}; the result is the same")
+        if on_device.batches < MOST_BATCHES:
+            events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.batches} batches at once, beside what "
+                             f"else the run needs: slower than with {MOST_BATCHES}; the result is the same")
         return on_device
     from protomer.arithmetic import Arithmetic
 

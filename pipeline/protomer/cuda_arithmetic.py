@@ -15,7 +15,7 @@ import numpy as np
 
 from protomer.arithmetic import Arithmetic, Images, Waves
 from protomer.cuda_maps import served_library
-from protomer.device_arrays import aside, finish, free_bytes, seen_by_kernels
+from protomer.device_arrays import aside, finish, free_bytes, seen_by_kernels, takes_threads
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
 from protomer.running.batches import BATCH
@@ -28,14 +28,16 @@ from protomer_kernels.normal_equations import SUMS
 
 MADE = 2  # arrays that are kept for the key that they were made for: one for each half
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
-AT_ONCE = 32  # batches: enough for each launch to fill a device many times over
+MOST_BATCHES = 32  # under way: enough for each launch to fill a device many times over
+SIDE_BY_SIDE = 2  # parts of them: one for the device to compute, one for the host to prepare and to weigh
 
 
 class CudaArithmetic(Arithmetic):
     """On the current CUDA device. needed_bytes: of its memory, for all but images; batch_bytes: for each batch that is there at once;
     threads: of what is left to the host.
 
-    `at_once` is as many batches as half of what is left has room for; crops stay in the other half. Raises InputError where not even one
+    As many batches are under way as half of what is left has room for, in two parts, so that the host does its share of one while the
+    device computes for the other; all are launched on one stream. Crops stay in the other half. Raises InputError where not even one batch
     has room.
     """
 
@@ -50,12 +52,19 @@ class CudaArithmetic(Arithmetic):
         if left < batch_bytes:
             raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed / MOST / 1e9:.2f} GB for this run",
                              "take a larger device, end what else runs on it, give `box` a smaller value, or give --backend cpu")
-        self.at_once = min(AT_ONCE, max(1, left // 2 // max(batch_bytes, 1)))
-        self._room = left - self.at_once * batch_bytes
+        batches = min(MOST_BATCHES, max(1, left // 2 // max(batch_bytes, 1)))
+        self.side_by_side = min(SIDE_BY_SIDE, batches) if takes_threads() else 1
+        self.at_once = batches // self.side_by_side
+        self._room = left - self.batches * batch_bytes
         self._kept: dict[tuple[int, int], Any] = {}  # by store and number
         self._made: dict[Hashable, Any] = {}
         self._waves: dict[tuple[int, int], tuple[Any, Any, int]] = {}
         self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
+
+    @property
+    def batches(self) -> int:
+        """How many batches are under way."""
+        return self.at_once * self.side_by_side
 
     def here(self, array: np.ndarray) -> Any:
         """On the device, in the array's own type."""

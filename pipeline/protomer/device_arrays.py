@@ -129,6 +129,11 @@ def free_bytes() -> int:
     return min(int(free), int(whole) // int(os.environ.get(SHARERS, "1")))
 
 
+def takes_threads() -> bool:
+    """Whether several threads may launch kernels beside one another; the simulator runs one kernel at a time."""
+    return not config.ENABLE_CUDASIM
+
+
 @contextmanager
 def aside() -> Iterator[None]:
     """What is asked of the device within goes on a stream of this thread's own, beside what others compute, and is done at the end."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -54,40 +56,73 @@ def expect(
     context: Context,
 ) -> Expectation:
     """Align the batches `numbers` of this rank to the maps of all classes, and insert them. All models share noise and radius."""
-    plane, shells, groups = store.plane, models[0].noise.shape[1], len(models[0].noise)
-    arithmetic, hypotheses = context.arithmetic, context.hypotheses
-    weights = models[0].root_weight(plane, plane.prefix(usable_radius(particles, models[0].insertion_radius)))
+    plane, radius, noise = store.plane, models[0].insertion_radius, models[0].noise
+    weights = models[0].root_weight(plane, plane.prefix(usable_radius(particles, radius)))
+    step = _Step(batches, particles, plane, weights, models, search, pose_tables, context)
     seen: list[_Seen] = []
     accumulators: list[dict[Key, Any]] = [{} for _ in models]
-    references: list[Reference] = []
-    power = np.zeros(0)
-    current: Key | None = None
-    for together, crops in in_flight(store, batches, numbers, arithmetic):
-        key, rows = batches[together[0]].key, rows_of(batches, together)
-        if key != current:
-            current = key
-            references = _references(models, key, plane, search, arithmetic)
-            if hypotheses.structures is not None:
-                power = projected_power(references, hypotheses.structures, search.final_radius)
-            for of_class in accumulators:
-                of_class[key] = arithmetic.empty_accumulator(models[0].insertion_radius)
-        batch = whitened(particles, rows, crops, weights, plane, context.pixel_size_A, arithmetic)
-        aligned = align_to_all(batch, references, search, pose_tables, rows, key[0], context)
-        unknown = np.zeros(len(rows)) if hypotheses.structures is None else unknown_log_odds(batch, power, plane, arithmetic)
+    for key, of_key in groupby(numbers, lambda number: batches[number].key):
+        fold = _Fold.of(step, key)
+        for of_class, accumulator in zip(accumulators, fold.accumulators, strict=True):
+            of_class[key] = accumulator
+        for part in in_flight(store, batches, list(of_key), context.arithmetic, partial(step.seen, fold)):
+            seen.append(part)
+            context.advance(len(part.posterior))
+    return _joined(seen, pose_tables, (len(noise), 3, noise.shape[1]), tuple(accumulators), context.scale)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all batches of an E-step share. weights (groups, K): root weights of coefficients."""
+
+    batches: Sequence[Batch]
+    particles: Particles
+    plane: HalfPlane
+    weights: np.ndarray
+    models: Sequence[Model]
+    search: Search
+    pose_tables: Sequence[PoseTable]
+    context: Context
+
+    def seen(self, fold: _Fold, together: list[int], crops: Any) -> _Seen:
+        """Align the batches `together`, all of one half and fold, and insert them; crops (n, K)."""
+        context, hypotheses, rows = self.context, self.context.hypotheses, rows_of(self.batches, together)
+        groups, shells = self.models[0].noise.shape
+        batch = whitened(self.particles, rows, crops, self.weights, self.plane, context.pixel_size_A, context.arithmetic)
+        aligned = align_to_all(batch, fold.references, self.search, self.pose_tables, rows, fold.half, context)
+        is_asked = hypotheses.structures is not None
+        unknown = unknown_log_odds(batch, fold.power, self.plane, context.arithmetic) if is_asked else np.zeros(len(rows))
         posterior = hypotheses.posterior([poses for poses, _, _ in aligned], rows, unknown)
         counted, explained = hypotheses.counted(posterior), _among_classes(posterior)
         sums, tables = np.zeros((len(rows), 3, shells)), []
         for k, (poses, compared, in_reference) in enumerate(aligned):
             shown = _as_counted(poses, rows, context)
             here = replace(shown, weight=shown.weight * counted[:, k, None])
-            insert_poses(batch, here, plane, models[k].operators, context.scale, accumulators[k][key], arithmetic)
-            sums += explained[:, k, None, None] * residual_sums(compared, in_reference, references[k], shells)
+            insert_poses(batch, here, self.plane, self.models[k].operators, context.scale, fold.accumulators[k], context.arithmetic)
+            sums += explained[:, k, None, None] * residual_sums(compared, in_reference, fold.references[k], shells)
             tables.append(PoseTable.of(shown))
-        of_batch = np.repeat(np.arange(len(together)), [len(batches[number].rows) for number in together])
-        residuals = by_group(sums, of_batch * groups + particles.optics[rows], len(together) * groups)
-        seen.append(_Seen(tables, posterior, unknown, sums[:, 1:, 1:].sum(axis=2), residuals.reshape(-1, groups, 3, shells)))
-        context.advance(len(rows))
-    return _joined(seen, pose_tables, (groups, 3, shells), tuple(accumulators), context.scale)
+        of_batch = np.repeat(np.arange(len(together)), [len(self.batches[number].rows) for number in together])
+        residuals = by_group(sums, of_batch * groups + self.particles.optics[rows], len(together) * groups)
+        return _Seen(tables, posterior, unknown, sums[:, 1:, 1:].sum(axis=2), residuals.reshape(-1, groups, 3, shells))
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What the images of one half and fold are compared with, and accumulated in: one of each class. power (shells,): of the references'
+    projections, where something unknown is a hypothesis."""
+
+    half: int
+    references: list[Reference]
+    power: np.ndarray
+    accumulators: list[Any]
+
+    @classmethod
+    def of(cls, step: _Step, key: Key) -> _Fold:
+        """References, and empty accumulators."""
+        arithmetic, structures = step.context.arithmetic, step.context.hypotheses.structures
+        references = _references(step.models, key, step.plane, step.search, arithmetic)
+        power = np.zeros(0) if structures is None else projected_power(references, structures, step.search.final_radius)
+        return cls(key[0], references, power, [arithmetic.empty_accumulator(model.insertion_radius) for model in step.models])
 
 
 @dataclass(frozen=True)

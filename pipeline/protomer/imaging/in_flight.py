@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,17 +14,43 @@ from protomer.imaging.ahead import read_ahead
 from protomer.imaging.images import ImageStore
 from protomer.running.batches import Batch
 
+T = TypeVar("T")
+
 
 def in_flight(
-    store: ImageStore, batches: Sequence[Batch], numbers: Sequence[int], arithmetic: Arithmetic
-) -> Iterator[tuple[list[int], Any]]:
-    """Numbers of batches of one half and fold, as many as `arithmetic` takes at once, and their crops (n, K) complex64, one after the
-    other, where it computes. What becomes of an image does not depend on which batches are there with it."""
+    store: ImageStore, batches: Sequence[Batch], numbers: Sequence[int], arithmetic: Arithmetic, work: Callable[[list[int], Any], T]
+) -> Iterator[T]:
+    """What work(numbers, crops) gives for batches of one half and fold, as many as `arithmetic` takes at once, and their crops (n, K)
+    complex64 where it computes; in the order of the batches.
+
+    As many calls go on beside one another as `arithmetic` has `side_by_side`, each on a thread: while a device computes for one, the host
+    does its part of another. What becomes of an image depends neither on them nor on which batches are there with it.
+    """
+
+    def done(run: list[int], crops: Any) -> T:
+        found = work(run, crops)
+        arithmetic.finish()
+        return found
+
     runs = runs_of(batches, numbers, arithmetic.at_once)
     with ThreadPoolExecutor(max(1, arithmetic.threads), "batches") as readers:
-        for run, crops in read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run)))):
-            yield run, crops
-            arithmetic.finish()
+        coming = read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run))))
+        yield from _side_by_side(coming, done, arithmetic.side_by_side)
+
+
+def _side_by_side(coming: Iterator[tuple[list[int], Any]], work: Callable[[list[int], Any], T], number: int) -> Iterator[T]:
+    """What work gives for each of those that come, in order; so many at a time, by the caller itself where that is one."""
+    if number == 1:
+        yield from (work(run, crops) for run, crops in coming)
+        return
+    under_way: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(number, "side by side") as workers:
+        for run, crops in coming:
+            under_way.append(workers.submit(work, run, crops))
+            if len(under_way) == number:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def runs_of(batches: Sequence[Batch], numbers: Sequence[int], at_once: int) -> list[list[int]]:

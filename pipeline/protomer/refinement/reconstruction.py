@@ -40,16 +40,19 @@ def reconstruct_halves(
     width_A = box * setup.pixel_size_A
     reach = usable_radius(setup.particles, plane.radius) if ewald is None else curved_radius(setup.particles, plane.radius, width_A)
     length = plane.prefix(reach)
-    weights, accumulators = model.root_weight(plane, length), {}
-    with setup.progress("reconstructing", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for numbers, crops in in_flight(setup.store, setup.batches, setup.numbers, arithmetic):
-            rows, key = rows_of(setup.batches, numbers), (setup.batches[numbers[0]].key[0], 0)
-            if key not in accumulators:
-                accumulators[key] = arithmetic.empty_accumulator(plane.radius)
-            for batch in _prepared(setup, crops, rows, weights, ewald):
-                insert_poses(batch, poses.take(rows), plane, operators, scale, accumulators[key], arithmetic,
-                             translations_px)
-            line.advance(len(rows))
+    weights, batches = model.root_weight(plane, length), setup.batches
+    halves = {batches[number].key[0] for number in setup.numbers}
+    accumulators: dict[Key, Any] = {(half, 0): arithmetic.empty_accumulator(plane.radius) for half in sorted(halves)}
+
+    def insert(numbers: list[int], crops: Any) -> int:
+        rows, accumulator = rows_of(batches, numbers), accumulators[batches[numbers[0]].key[0], 0]
+        for batch in _prepared(setup, crops, rows, weights, ewald):
+            insert_poses(batch, poses.take(rows), plane, operators, scale, accumulator, arithmetic, translations_px)
+        return len(rows)
+
+    with setup.progress("reconstructing", sum(len(batches[n].rows) for n in setup.numbers)) as line:
+        for inserted in in_flight(setup.store, batches, setup.numbers, arithmetic, insert):
+            line.advance(inserted)
             setup.check_stop()
     totals = add_up_ranks(accumulators, keys, plane.radius, setup.team, arithmetic)
 
