@@ -19,7 +19,7 @@ from accuracy import Cost, protomer
 
 from protomer.formats.hdf5 import read_any_volume, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.simulation.files import read_truth
 from protomer.simulation.truth import PoseErrors, pose_errors, truth_fsc
 from protomer.symmetry.point_groups import operators

@@ -23,7 +23,7 @@ import numpy as np
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2, DEFAULT_MODEL
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.volumes import Volume
 from protomer.simulation.cramer_rao import ImageModel, PoseBound, pose_bound
 from protomer.simulation.dataset import Simulator

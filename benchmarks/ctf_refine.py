@@ -30,8 +30,8 @@ from protomer.ctf_refinement.changes import with_defocus_change
 from protomer.engine.maximisation import solid_sphere
 from protomer.formats.hdf5 import read_map_record, read_particles, write_particles
 from protomer.formats.mrc import write_volume
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.map_fit import MANY_POINTS, START_WAVES, MapPair, free_directions, march
-from protomer.maps.resolution import first_crossing
 from protomer.maps.rigid_motion import RigidMotion, move_volume
 from protomer.maps.volumes import Halves, Volume
 from protomer.running.job_run import RunOptions, run_job

@@ -25,7 +25,7 @@ from protomer.catalogue import declaration
 from protomer.engine.maximisation import solid_sphere
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.mrc import read_volume, write_volume
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.volumes import Volume
 from protomer.running.job_run import RunOptions, run_job
 from protomer.simulation.scatterers import AtomModel

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from protomer.formats.hdf5 import write_particles
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 
 GROUP = "D7"
 

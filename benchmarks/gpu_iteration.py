@@ -40,7 +40,8 @@ from protomer.formats.mrc_stack import StackWriter
 from protomer.imaging.images import ImageStore
 from protomer.imaging.packed import Packed
 from protomer.running.batches import BATCH, Batch
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.normal_equations import SUMS
 from protomer_kernels.rotations import super_fibonacci_grid

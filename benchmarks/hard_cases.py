@@ -26,7 +26,7 @@ from protomer.engine.sums import insert_poses
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.imaging.images import ImageStore, common_frame, whitened
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.volumes import Volume
 from protomer.refinement.loop import iterate, maximise
 from protomer.refinement.preparing import surveyed

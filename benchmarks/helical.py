@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.mrc import read_volume
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.rigid_motion import RigidMotion, move_volume
 from protomer.maps.volumes import Volume
 from protomer_kernels.fourier import low_pass

@@ -23,7 +23,8 @@ from scipy.ndimage import distance_transform_edt
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.jobs.simulate import DEFAULT_BFACTOR_A2
-from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.fsc_curves import first_crossing
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.simulation.files import read_truth
 from protomer.simulation.scatterers import read_atom_model

@@ -32,7 +32,8 @@ from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
 from protomer.formats.star import read_star_particles
 from protomer.formats.star_text import read_blocks
-from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.fsc_curves import first_crossing
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer.simulation.files import read_truth
 from protomer.simulation.truth import in_frame, pose_errors, truth_fsc

@@ -24,7 +24,8 @@ from protomer.running.ranks import Team
 from protomer.simulation.dataset import SimulatedData
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer.tables.image_uids import image_uids
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 
 

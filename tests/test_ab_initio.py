@@ -12,7 +12,7 @@ import pytest
 
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_any_volume, read_map_record, read_particles, write_particles
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.simulation.dataset import SimulatedData, simulate_dataset
 from protomer.simulation.draws import SimulationDesign
 from protomer.simulation.truth import pose_errors, truth_fsc

@@ -23,7 +23,8 @@ from protomer.imaging.images import whitened
 from protomer.simulation.dataset import SimulatedData
 from protomer.simulation.optics import optics_of, stretching
 from protomer.simulation.pose_trial import try_poses
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.half_plane import HalfPlane, largest_radius, transform_images
 from protomer_kernels.insertion import empty_accumulator, fixed_point_scale
 from protomer_kernels.shells import fourier_shell_correlation

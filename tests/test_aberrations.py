@@ -14,9 +14,10 @@ import pytest
 from scipy.special import eval_jacobi
 
 from protomer.errors import InputError
-from protomer.imaging.aberrations import correct_odd_phases, describe, odd_correction, usable_radius
+from protomer.imaging.aberrations import correct_odd_phases, odd_correction, usable_radius
 from protomer.imaging.images import common_frame, contrast_transfer, whiten
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup, describe
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.aberrations import is_whole, orders, zernike, zernike_sum
 from protomer_kernels.ctf import CtfParameters, ctf_values, electron_wavelength_A
 from protomer_kernels.half_plane import HalfPlane

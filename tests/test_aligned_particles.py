@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.map_aligning import Side, spectrum_of
 from protomer.maps.map_search import Limits, align
 from protomer.maps.placement import Placement, place_particles, place_volume
-from protomer.maps.resolution import first_crossing
 from protomer.maps.rigid_motion import Frame, RigidMotion, mirror_particles, move_particles
 from protomer.maps.volumes import Volume
 from protomer.tables.particle_sets import joined

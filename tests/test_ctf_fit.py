@@ -16,7 +16,8 @@ from protomer.ctf_refinement.changes import (
 )
 from protomer.imaging.aberrations import odd_correction
 from protomer.imaging.images import contrast_transfer
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.ctf_fit import (
     even_likelihood,
     even_slope,

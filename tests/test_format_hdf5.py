@@ -13,9 +13,10 @@ import pytest
 from protomer.errors import InputError, StorageError
 from protomer.formats import hdf5, hdf5_particles
 from protomer.formats.mrc import write_volume
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.volumes import Halves, MapRecord, Volume
-from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import COLUMNS, Particles, Stack, empty_columns
 from stack_files import noise_images
 
 

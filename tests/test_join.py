@@ -21,7 +21,8 @@ from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer.subtraction.table import BEFORE, ORIGINAL, subtracted
 from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
-from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import COLUMNS, Particles, Stack
 from protomer.tables.shared_columns import SharedColumns
 from refinement_runs import environment
 from stack_files import noise_images, plain_rows, write_data_set

@@ -14,7 +14,8 @@ from protomer.engine.local_alignment import nearest_priors
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
 from protomer.imaging.images import ImageStore
-from protomer.maps.resolution import first_crossing, measure_fsc
+from protomer.maps.fsc_curves import first_crossing
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.refinement.noise_control import NoiseControl, NoiseSubstituted
 from protomer.refinement.setup import Masking

@@ -12,8 +12,9 @@ from protomer.maps.placement import Placement, place_mask, place_particles, plac
 from protomer.maps.rigid_motion import MIRROR, Frame, RigidMotion, mirror_volume
 from protomer.maps.volumes import Volume
 from protomer.simulation.scatterers import AtomModel
+from protomer.tables.optics import OpticsGroup
 from protomer.tables.particle_sets import joined
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions

@@ -15,8 +15,9 @@ from protomer.declarations.postprocess import JOB
 from protomer.errors import InputError
 from protomer.formats.hdf5 import read_map_record
 from protomer.formats.mrc import read_volume, write_volume
+from protomer.maps.fsc_curves import read_fsc_csv
 from protomer.maps.mask_rule import find_support, mask_by_rule
-from protomer.maps.resolution import combined_map_correlation, first_random_shell, measure_fsc, read_fsc_csv
+from protomer.maps.resolution import combined_map_correlation, first_random_shell, measure_fsc
 from protomer.maps.sharpening import fit_guinier, fsc_weight, mean_amplitude, sharpened_map
 from protomer.maps.volumes import Halves, Volume
 from protomer.running.job_run import RunOptions, plan_job, run_job

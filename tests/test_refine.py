@@ -15,7 +15,7 @@ from protomer.engine.iteration_record import pose_change_quartiles
 from protomer.engine.pose_table import PoseTable
 from protomer.formats.hdf5 import read_map_record, read_particles
 from protomer.formats.mrc import read_volume
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.simulation.files import read_truth
 from protomer.simulation.truth import pose_errors, truth_fsc
 from refinement_runs import processes_by_rank, protomer, refine_words, running, simulate_and_import, values

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from protomer.maps.resolution import FscSet, shell_resolution_A
+from protomer.maps.fsc_curves import FscSet
+from protomer.maps.resolution import shell_resolution_A
 from protomer.maps.sharpening import GuinierFit
 from protomer.maps.volumes import Volume
 from protomer.report import figures

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from protomer.errors import InputError
-from protomer.maps import resolution
-from protomer.maps.resolution import FscSet, measure_fsc
+from protomer.maps import fsc_curves, resolution
+from protomer.maps.fsc_curves import FscSet
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer_kernels import fourier, masks
 
@@ -148,9 +149,9 @@ def test_half_maps_and_mask_of_different_frames_are_refused() -> None:
 def test_fsc_csv_gives_back_every_bit(tmp_path: Path) -> None:
     fsc = measure_fsc(halves(24, masks.sphere_mask(24, 5, 2), 0.5), None, "")
     fsc = replace(fsc, mask_name='rule "low-pass 15 Å", 10 px\nand more')
-    resolution.write_fsc_csv(tmp_path / "fsc.csv", fsc)
-    back = resolution.read_fsc_csv(tmp_path / "fsc.csv")
-    for name in ("shell", "resolution_A", *resolution.CURVES):
+    fsc_curves.write_fsc_csv(tmp_path / "fsc.csv", fsc)
+    back = fsc_curves.read_fsc_csv(tmp_path / "fsc.csv")
+    for name in ("shell", "resolution_A", *fsc_curves.CURVES):
         np.testing.assert_array_equal(getattr(back, name), getattr(fsc, name))
     assert (back.mask_name, back.randomised_from_shell, back.box, back.voxel_size_A) == (fsc.mask_name, fsc.randomised_from_shell, 24, 2.0)
 
@@ -158,4 +159,4 @@ def test_fsc_csv_gives_back_every_bit(tmp_path: Path) -> None:
 def test_a_file_that_is_no_fsc_csv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fsc.csv").write_text("shell,unmasked\n0,1\n")
     with pytest.raises(InputError, match="cannot be read as FSC curves"):
-        resolution.read_fsc_csv(tmp_path / "fsc.csv")
+        fsc_curves.read_fsc_csv(tmp_path / "fsc.csv")

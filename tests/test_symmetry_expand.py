@@ -21,7 +21,8 @@ from protomer.formats.star import read_star_particles, write_star_particles
 from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer.symmetry.expansion import expanded, no_longer_copies, one_row_per_image
 from protomer.symmetry.operator_sets import OperatorSet
-from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import COLUMNS, Particles, Stack, empty_columns
 from test_format_hdf5 import assert_same_particles
 
 BOX, PIXEL_A = 32, 1.5

@@ -19,7 +19,8 @@ from protomer.maps.resolution import measure_fsc
 from protomer.maps.rigid_motion import RigidMotion
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.running.job_run import RunOptions, plan_job, run_job
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions
 from symmetric_maps import BOX, VOXEL_A, map_of, off_axes, random_motion, with_noise

@@ -24,7 +24,8 @@ from protomer.maps.rigid_motion import mirror_particles
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.running.job_run import RunOptions, plan_job, run_job
 from protomer.simulation.scatterers import AtomModel
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 from protomer_kernels.atoms import real_volume
 from protomer_kernels.masks import sphere_mask
 from protomer_kernels.rotations import matrices_from_quaternions

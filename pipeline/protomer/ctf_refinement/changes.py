@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from protomer.tables.particles import OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
 from protomer_kernels.aberrations import beam_tilt_phase, magnified, zernike
 from protomer_kernels.ctf import electron_wavelength_A
 from protomer_kernels.half_plane import HalfPlane

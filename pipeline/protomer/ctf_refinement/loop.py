@@ -17,7 +17,8 @@ from protomer.ctf_refinement.changes import (
 )
 from protomer.ctf_refinement.passes import Engine, defocus_changes, group_sums
 from protomer.declarations.ctf_refine import CtfRefineSettings
-from protomer.tables.particles import OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
 from protomer_kernels.ctf_fit import fit_terms
 
 LEAST_SPREAD_A = 10.0  # of the prior on changes of defocus

@@ -32,7 +32,8 @@ from protomer.maps.volumes import Halves
 from protomer.running.batches import Batch, share_of_batches
 from protomer.running.exact_sums import ExactSum
 from protomer.running.ranks import Team
-from protomer.tables.particles import OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
 from protomer_kernels.ctf import electron_wavelength_A
 from protomer_kernels.ctf_fit import SUMS, fit_one_number, pixel_driver, ring_driver
 from protomer_kernels.half_plane import HalfPlane

@@ -19,10 +19,11 @@ import scipy.fft
 from protomer.declarations.ctf_refine import CtfRefineSettings
 from protomer.errors import InputError
 from protomer.imaging.images import common_frame
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.local_wiener import find_gains
 from protomer.maps.mask_rule import support_by_rule
 from protomer.maps.non_uniform import NonUniform
-from protomer.maps.resolution import SPHERE_EDGE, SPHERE_RADIUS, FscSet, measure_fsc
+from protomer.maps.resolution import SPHERE_EDGE, SPHERE_RADIUS, measure_fsc
 from protomer.maps.volumes import Halves, Volume
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import apply_shell_filter

@@ -15,7 +15,8 @@ from protomer.report.build import Report
 from protomer.report.ctf_pictures import phase_figure
 from protomer.report.figures import histogram_figure
 from protomer.running.events import Events
-from protomer.tables.particles import OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
 
 SHOWN_GROUPS = 4  # whose phases are drawn
 SIGNIFICANT = 2.0

@@ -21,7 +21,8 @@ from protomer.formats.cs_fields import NUMBERS, micrograph_names, particle_coord
 from protomer.formats.cs_table import Fields, join, read_fields
 from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, require_inside
 from protomer.tables.image_uids import common_identity, image_uids
-from protomer.tables.particles import OpticsGroup, Particles, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, empty_columns
 
 __all__ = ["read_cs_particles", "write_cs_particles"]
 

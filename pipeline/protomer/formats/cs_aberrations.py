@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.tables.particles import OpticsGroup
+from protomer.tables.optics import OpticsGroup
 from protomer_kernels.ctf import electron_wavelength_A
 
 GREATEST_TILT_RAD = 0.1  # a coma that would need more is no beam tilt: spherical aberration is small or corrected

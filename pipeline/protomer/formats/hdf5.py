@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,11 +19,9 @@ from protomer.errors import InputError
 from protomer.formats import mrc
 from protomer.formats.hdf5_files import as_json, damaged, new_hdf5_file, opened, put, read_json, values_of
 from protomer.formats.hdf5_particles import read_particles, write_particles
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.running.output import writing_atomically
-
-if TYPE_CHECKING:
-    from protomer.maps.resolution import FscSet
 
 __all__ = ["read_any_volume", "read_map_record", "read_particles", "write_map_record", "write_particles", "write_single_volume"]
 
@@ -84,8 +82,6 @@ def _write_fsc(group: h5py.Group, fsc: FscSet) -> None:
 
 
 def _read_fsc(path: str | os.PathLike[str], group: h5py.Group) -> FscSet:
-    from protomer.maps.resolution import FscSet
-
     values: dict[str, Any] = {entry.name: None for entry in fields(FscSet)}
     values.update({name: values_of(path, dataset) for name, dataset in group.items() if name in values})
     values.update({name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items() if name in values})

@@ -20,7 +20,8 @@ import numpy as np
 from protomer.formats.hdf5_files import as_json, damaged, get, new_hdf5_file, opened, put, read_json, require_dtype, values_of
 from protomer.running.output import writing_atomically
 from protomer.symmetry.operator_sets import OperatorSet
-from protomer.tables.particles import COLUMNS, OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import COLUMNS, Particles, Stack, empty_columns
 from protomer.tables.shared_columns import SharedColumns, column_form
 
 ADDED_LATER = ("pose_posterior",)  # columns that the first files of version 1 lack

@@ -11,7 +11,8 @@ import numpy as np
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.tables.image_uids import image_uids
-from protomer.tables.particles import OpticsGroup, Particles, Stack, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, Stack, empty_columns
 
 #: column of the CSV -> (our column or "", factor)
 _ROW_NUMBERS = {"defocus_u_A": ("defocus_u_A", 1.0), "defocus_v_A": ("defocus_v_A", 1.0),

@@ -20,7 +20,8 @@ from protomer.formats.stack_paths import StackSearch, common_box, open_stacks, r
 from protomer.formats.star_export import write_star_particles
 from protomer.formats.star_text import Columns, as_column, numbers, read_blocks, whole_numbers
 from protomer.tables.image_uids import common_identity, image_uids
-from protomer.tables.particles import OpticsGroup, Particles, empty_columns
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles, empty_columns
 
 __all__ = ["read_star_particles", "write_star_particles"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.tables.particles import COLUMNS, OpticsGroup
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import COLUMNS
 
 DEGREE = np.pi / 180.0
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")

@@ -14,7 +14,8 @@ import numpy as np
 from protomer.formats import star_columns as tags
 from protomer.formats.stack_names import keeps_name, new_names
 from protomer.formats.star_text import Columns, as_column, write_blocks
-from protomer.tables.particles import DEFAULTS, OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import DEFAULTS, Particles
 
 CLOSE = 1e-9  # relative: what a division and a multiplication by a box leave of a pixel size
 _USUAL = OpticsGroup("", 0.0, 0.0, 0.0, 1.0, 0)

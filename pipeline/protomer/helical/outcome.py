@@ -11,7 +11,7 @@ import yaml
 
 from protomer.errors import InputError
 from protomer.helical.lattice import MOST_POINTS, Lattice, Winding, copies_in, mean_score, score_grid, together
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.setup import Setup, State
 from protomer.running.events import Events

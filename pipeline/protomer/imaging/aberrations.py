@@ -8,55 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.errors import InputError
-from protomer_kernels.aberrations import beam_tilt_phase, is_whole, magnified, zernike_sum
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
+from protomer_kernels.aberrations import beam_tilt_phase, magnified, zernike_sum
 from protomer_kernels.ctf import electron_wavelength_A
 from protomer_kernels.half_plane import HalfPlane
 
-if TYPE_CHECKING:
-    from protomer.tables.particles import OpticsGroup, Particles
-
-LEAST_STRETCH, MOST_STRETCH = 0.8, 1.25  # singular values of a magnification that a microscope may have
 OUTER_MARGIN = 0.49  # shells by which a Fourier volume reaches beyond its radius (slices.volume_radius), less rounding
 TABLES = 256  # optics groups whose phases are kept
-
-
-def require_usable(group: OpticsGroup) -> None:
-    """Raise InputError where an optics group's aberrations cannot be meant so."""
-    for label, values, is_odd in (("odd", group.odd_zernike, True), ("even", group.even_zernike, False)):
-        if not is_whole(len(values), is_odd):
-            whole = "0, 2, 6, 12 or 20" if is_odd else "0, 1, 4, 9 or 16"
-            raise InputError(f"optics group {group.name} has {len(values)} {label} Zernike coefficients",
-                             f"all coefficients up to some order: {whole} of them",
-                             "repair the list, filling up with zeros, or leave the column out")
-    numbers = (*group.odd_zernike, *group.even_zernike, *group.beam_tilt_rad, *group.magnification)
-    if not np.all(np.isfinite(numbers)):
-        raise InputError(f"optics group {group.name} has aberrations that are no finite numbers", "finite numbers",
-                         "repair them in the optics table, or leave the columns out")
-    stretches = np.linalg.svd(np.reshape(group.magnification, (2, 2)), compute_uv=False)
-    if not LEAST_STRETCH <= stretches[1] <= stretches[0] <= MOST_STRETCH:
-        listed = ", ".join(f"{v:g}" for v in group.magnification)
-        raise InputError(f"optics group {group.name} has the magnification matrix {listed}, which stretches by {stretches[1]:.3g} to "
-                         f"{stretches[0]:.3g}", f"a matrix near 1, 0, 0, 1, with stretches between {LEAST_STRETCH} and {MOST_STRETCH}",
-                         "repair it: zeros often mean what is to be added to 1, 0, 0, 1; leave the columns out where there is none")
-
-
-def describe(group: OpticsGroup) -> str:
-    """An optics group's aberrations in a few words, in a microscope's units."""
-    words = []
-    if any(group.beam_tilt_rad):
-        words.append("tilt {:.3g}, {:.3g} mrad".format(*(1e3 * tilt for tilt in group.beam_tilt_rad)))
-    for label, values in (("odd", group.odd_zernike), ("even", group.even_zernike)):
-        if any(values):
-            words.append(f"{np.count_nonzero(values)} {label} Zernike terms")
-    stretches = np.linalg.svd(np.reshape(group.magnification, (2, 2)), compute_uv=False)
-    if np.any(np.abs(stretches - 1.0) > 1e-9):
-        words.append("frequencies stretched by {:+.2f} and {:+.2f} %".format(*(100.0 * (stretches - 1.0))))
-    return "; ".join(words) or "none"
 
 
 def even_turns(particles: Particles, rows: np.ndarray, plane: HalfPlane, length: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -24,8 +24,8 @@ from protomer.local.rest import rest_of
 from protomer.local.start import in_mask, local_of, mask_in_box, others, part_of, split_anew
 from protomer.local.trust import Trust, rounded
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.non_uniform import NonUniform
-from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.noise_control import control_shell, run_control

@@ -12,9 +12,9 @@ from protomer.declarations.local_resolution import LocalResolutionSettings
 from protomer.errors import InputError, SettingsError
 from protomer.formats.mrc import read_volume, write_volume
 from protomer.maps.finishing import choose_mask, sharpen
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.half_maps_given import in_frame, load_half_maps
 from protomer.maps.local_resolution import Bands, LocalResolution, choose_bands, filter_locally, measure_local_resolution
-from protomer.maps.resolution import FscSet
 from protomer.maps.sharpening import sharpened_map
 from protomer.maps.volumes import Halves, Volume
 from protomer.report.build import Report

@@ -9,8 +9,8 @@ import numpy as np
 
 from protomer.engine.iteration_record import rotation_widths_deg
 from protomer.local.trust import Trust
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.map_agreement import mean_of
-from protomer.maps.resolution import FscSet
 from protomer.maps.sharpening import fsc_weight, sharpened_map
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.start import resampled

@@ -12,7 +12,8 @@ from protomer.engine.local_alignment import Local
 from protomer.errors import InputError, SettingsError
 from protomer.formats.hdf5 import read_map_record
 from protomer.maps.finishing import require_mask_values
-from protomer.maps.resolution import FscSet, measure_fsc
+from protomer.maps.fsc_curves import FscSet
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.refinement.start import resampled
 from protomer.running.events import Events

@@ -9,7 +9,7 @@ import numpy as np
 
 from protomer.engine.iteration_record import rotation_widths_deg
 from protomer.local.pose_changes import PoseChanges
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.volumes import Volume
 from protomer.refinement.noise_control import NoiseControl
 from protomer.running.events import Events

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from protomer.maps.resolution import first_crossing
+from protomer.maps.fsc_curves import first_crossing
 from protomer.maps.volumes import Halves, Volume
 from protomer.tables.views import even_directions
 from protomer_kernels.cones import cone_cross_sums

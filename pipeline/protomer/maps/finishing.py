@@ -10,9 +10,10 @@ import numpy as np
 from protomer.errors import InputError
 from protomer.formats.hdf5 import write_map_record
 from protomer.formats.mrc import write_volume
+from protomer.maps.fsc_curves import FscSet, write_fsc_csv
 from protomer.maps.mask_rule import mask_by_rule
 from protomer.maps.non_uniform import NonUniform, find_cut_offs
-from protomer.maps.resolution import FscSet, measure_fsc, write_fsc_csv
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.sharpening import GuinierFit, fit_guinier, fsc_weight, sharpened_map, soft_end
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.running.job_run import JobRun

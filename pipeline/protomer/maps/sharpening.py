@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from protomer.maps.resolution import FscSet, combined_map_correlation
+from protomer.maps.fsc_curves import FscSet
+from protomer.maps.resolution import combined_map_correlation
 from protomer.maps.volumes import Volume
 from protomer_kernels.fourier import apply_shell_filter
 from protomer_kernels.shells import friedel_weight, half_shell_index

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from protomer.maps.resolution import CURVES, FscSet, measure_fsc
+from protomer.maps.fsc_curves import CURVES, FscSet
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.volume_operations import Operation, apply_to_record
 from protomer.maps.volumes import MapRecord
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 
 T = TypeVar("T")
 U = TypeVar("U")

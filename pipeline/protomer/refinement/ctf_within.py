@@ -29,7 +29,8 @@ from protomer.refinement.reconstruction import reconstruct_halves
 from protomer.refinement.setup import Setup, State, at_scales
 from protomer.running.checkpoints import Checkpoint
 from protomer.running.job_run import JobRun
-from protomer.tables.particles import OpticsGroup, Particles
+from protomer.tables.optics import OpticsGroup
+from protomer.tables.particles import Particles
 from protomer_kernels.ctf import electron_wavelength_A
 
 CHECKPOINT = "checkpoint_ctf.h5"

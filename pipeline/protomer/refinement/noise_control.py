@@ -17,7 +17,8 @@ import numpy as np
 from protomer.engine.pose_table import at_heaviest_mode
 from protomer.imaging.images import ImageStore
 from protomer.imaging.packed import Packed
-from protomer.maps.resolution import LEAK_SHELLS, FscSet, first_crossing, measure_fsc
+from protomer.maps.fsc_curves import FscSet, first_crossing
+from protomer.maps.resolution import LEAK_SHELLS, measure_fsc
 from protomer.maps.volumes import Volume
 from protomer.randomness import generator
 from protomer.refinement.checkpoint import resume, until_settled

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.report.drawing import BLUE, GREY, PALETTE, new_figure, styled
 from protomer.report.figures import histogram_figure, resolution_axis
 from protomer.report.pictures import orientation_figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.sharpening import GuinierFit
 from protomer.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, RED, SKY, new_figure, styled
 from protomer.report.pictures import orientation_figure, projections_figure, slices_figure

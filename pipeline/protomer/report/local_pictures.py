@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protomer.maps.resolution import FscSet
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.volumes import Volume
 from protomer.report.drawing import BLUE, GREY, ORANGE, PALETTE, RED, new_figure, styled
 

@@ -49,7 +49,7 @@ class SimulationDesign:
     motion_rotation_rad: float = 0.0  # standard deviation about each axis
     motion_shift_A: float = 0.0  # standard deviation along each axis
     second_fraction: float = 0.0
-    beam_tilt_rad: tuple[float, float] = (0.0, 0.0)  # as in particles.OpticsGroup, and so the next
+    beam_tilt_rad: tuple[float, float] = (0.0, 0.0)  # as in optics.OpticsGroup, and so the next
     odd_zernike: tuple[float, ...] = ()
     even_zernike: tuple[float, ...] = ()
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from protomer.simulation.draws import SimulationDesign
-from protomer.tables.particles import OpticsGroup
+from protomer.tables.optics import OpticsGroup
 from protomer_kernels.aberrations import beam_tilt_phase, magnified, zernike_sum
 from protomer_kernels.ctf import electron_wavelength_A
 

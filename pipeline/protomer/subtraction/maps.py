@@ -16,9 +16,9 @@ import numpy as np
 from protomer.errors import InputError
 from protomer.local.start import mask_in_box
 from protomer.maps.finishing import require_mask_values
+from protomer.maps.fsc_curves import FscSet
 from protomer.maps.map_agreement import mean_of
 from protomer.maps.mask_rule import support_by_rule
-from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import Halves, MapRecord, Volume
 from protomer.refinement.start import resampled
 from protomer.running.events import Events

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from protomer.imaging.aberrations import describe
 from protomer.imaging.images import read_images
 from protomer.report.build import Report
 from protomer.report.figures import histogram_figure
 from protomer.report.pictures import image_pairs_figure, orientation_figure
 from protomer.running.job_run import JobRun
+from protomer.tables.optics import describe
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import low_pass
 

@@ -16,8 +16,9 @@ import numpy as np
 from protomer.errors import InputError
 from protomer.subtraction.table import BEFORE, is_subtracted
 from protomer.tables.joined_columns import filled, joined_columns, joined_table, with_images_once
+from protomer.tables.optics import OpticsGroup
 from protomer.tables.particle_matching import is_of_copies, row_keys
-from protomer.tables.particles import OpticsGroup, Particles, Stack
+from protomer.tables.particles import Particles, Stack
 from protomer.tables.shared_columns import SharedColumns
 
 SAME_OPERATOR = 1e-6  # of the entries of rotation matrices

@@ -13,34 +13,9 @@ from typing import Any
 import numpy as np
 
 from protomer.errors import InputError
-from protomer.imaging.aberrations import require_usable
 from protomer.symmetry.operator_sets import OperatorSet
+from protomer.tables.optics import OpticsGroup
 from protomer.tables.shared_columns import SharedColumns, column_form, replaced, taken
-
-
-@dataclass(frozen=True)
-class OpticsGroup:
-    """What the images of one optics group share. `box` and `pixel_size_A` are those of the prepared (binned) images.
-
-    Aberrations are those of protomer_kernels/aberrations.py: odd and even Zernike coefficients (radians, frequency in 1/angstrom, in
-    RELION's order), and the matrix that takes an image's frequencies to those of the undistorted image, row by row. Raises InputError
-    where they cannot be meant so.
-    """
-
-    name: str
-    voltage_V: float
-    spherical_aberration_A: float
-    amplitude_contrast: float
-    pixel_size_A: float
-    box: int
-    beam_tilt_rad: tuple[float, float] = (0.0, 0.0)
-    odd_zernike: tuple[float, ...] = ()
-    even_zernike: tuple[float, ...] = ()
-    magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require_usable(self)
 
 
 @dataclass(frozen=True)
