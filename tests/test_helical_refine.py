@@ -45,6 +45,7 @@ def refined(data: Path) -> Path:
     return data / "one"
 
 
+@pytest.mark.slow
 def test_twist_and_rise_are_found_from_4_degrees_and_a_fifth_of_an_angstrom_off(refined: Path) -> None:
     said = json.loads((refined / "summary.json").read_text())
     print({name: said[name] for name in ("twist_deg", "rise_A", "twist_sd_deg", "rise_sd_A", "self_correlation", "resolution_A")})
