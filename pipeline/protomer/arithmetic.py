@@ -6,14 +6,17 @@ scores that leave a method are NumPy arrays, in float64, on either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from protomer.imaging.packed import Packed
 from protomer_kernels import insertion, newton, noise, slices
 from protomer_kernels.ctf import CtfParameters, ctf_values
+from protomer_kernels.grid_posterior import GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import best_rotations, grid_scores
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.libraries import HOST
@@ -91,6 +94,19 @@ class Arithmetic:
         scores, shifts = self.scores_of_grid(images, views, ramps)
         best = best_rotations(scores, keep)
         return best, np.take_along_axis(shifts, best, axis=1)
+
+    @property
+    def grids_at_once(self) -> int:
+        """How many batches `posteriors_of_grid` works on together."""
+        return self.threads
+
+    def posteriors_of_grid(
+        self, batches: Sequence[Images], views: Any, ramps: np.ndarray, log_priors: tuple[np.ndarray, np.ndarray], shared: float
+    ) -> Iterator[GridPosterior]:
+        """Posteriors of batches over views (C, G, 2, L), and their sums: grid_posterior, which says what is given. Sums are where they are
+        computed on, all else, the images' worth of each rotation too, is on the host."""
+        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(lambda own: grid_posterior(own[0], own[1], views, ramps, log_priors[0], log_priors[1], shared), batches)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
               steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

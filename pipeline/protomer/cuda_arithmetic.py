@@ -8,7 +8,8 @@ Crops that stay the same from one iteration to the next stay on the device, as f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from protomer.imaging.packed import Packed, as_complex
 from protomer.running.batches import BATCH
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
 from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices, whitening
+from protomer_kernels.grid_posterior import DEVICE_SCORES_AT_ONCE, GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import accumulator_shape
@@ -164,6 +166,21 @@ class CudaArithmetic(Arithmetic):
         columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
         grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
         return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+
+    @property
+    def grids_at_once(self) -> int:
+        """One: a device has use for no more."""
+        return 1
+
+    def posteriors_of_grid(
+        self, batches: Sequence[Images], views: Any, ramps: np.ndarray, log_priors: tuple[np.ndarray, np.ndarray], shared: float
+    ) -> Iterator[GridPosterior]:
+        """As Arithmetic.posteriors_of_grid, its products by cuBLAS in TF32."""
+        moves, of_shifts, of_classes = self.here(ramps), self.here(log_priors[0]), self.here(log_priors[1])
+        for data, amplitude in batches:
+            found = grid_posterior(data, amplitude, views, moves, of_shifts, of_classes, shared, DEVICE_SCORES_AT_ONCE)
+            kept = {name: self.on_host(getattr(found, name)) for name in ("log_evidence", "posterior", "highest", "mass")}
+            yield replace(found, **kept)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
               steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -9,6 +9,7 @@ whole with runs. Compiling, once per version, takes 0.25 GB more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from protomer.running.batches import BATCH
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES, TILE
@@ -20,6 +21,26 @@ from protomer_kernels.slices import volume_radius
 BASE_BYTES, BASE_AT_THE_END_BYTES = 240_000_000, 330_000_000
 DEVICE_MAPS = 24  # volumes that an M-step holds at once on a device: half maps, masks, their transforms and what these are made from
 MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening and drawing hold at once
+
+
+class OnDevice(Protocol):
+    """What decides whether a device has room for a run: bytes for all but images, and for each batch that is there at once."""
+
+    @property
+    def device_bytes(self) -> int:
+        """For all but images."""
+
+    @property
+    def device_batch_bytes(self) -> int:
+        """For each batch."""
+
+
+@dataclass(frozen=True)
+class DeviceNeeds:
+    """The two numbers of OnDevice, given."""
+
+    device_bytes: int
+    device_batch_bytes: int
 
 
 @dataclass(frozen=True)
