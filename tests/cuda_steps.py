@@ -19,16 +19,14 @@ from protomer.abinitio.outcome import final_map
 from protomer.abinitio.schedule import Step
 from protomer.abinitio.setting_up import AbInitio, unit_batches
 from protomer.arithmetic import Arithmetic
-from protomer.engine.alignment import Search, Stage
 from protomer.imaging.images import ImageStore
 from protomer.refinement.preparing import surveyed
 from protomer.symmetry.operator_sets import OperatorSet
 from reconstructions import as_particles, setup_of
 from simulated import chain_dataset
 
-BOX, PIXEL_A, NUMBER, CLASSES = 16, 8.0, 6, 2
-STEPS = [Step(0, 0, 4, NUMBER, 0.2, True), Step(1, 0, 4, NUMBER, 0.0, is_last_of_start=True), Step(2, 1, 5, NUMBER, 0.0, is_fine=True)]
-SEARCH = Search(3, 40, 1.0, 1.0, (Stage(2, 4, 2),), 5, 2)
+BOX, PIXEL_A, NUMBER, CLASSES = 16, 8.0, 4, 2
+STEPS = [Step(0, 0, 3, NUMBER, 0.2, True), Step(1, 0, 3, NUMBER, 0.0, is_last_of_start=True)]
 
 
 class Kept(dict[str, Any]):
@@ -54,21 +52,21 @@ def narrow_blocks() -> None:
 
 
 def ab_initio(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
-    """Two classes with a twofold axis after a random beginning, two coarse steps, a checkpoint and a fine step."""
+    """Two classes with a twofold axis after a random beginning, a coarse step, a checkpoint and another step."""
     particles = as_particles(chain_dataset(NUMBER, BOX, PIXEL_A, 0.5, max_shift_A=7.0), folder)
     plain, batches = setup_of(particles, OperatorSet.of_group("C2", "relion")), unit_batches(particles, 0)
     store = ImageStore(particles, plain.store.plane, [batch.rows for batch in batches], None, arithmetic)
     setup = replace(plain, store=store, batches=batches, numbers=range(1), shift_extent_px=1.0, arithmetic=arithmetic)
     setup, noise = surveyed(setup)
-    work, kept = AbInitio(setup, Frame(BOX, PIXEL_A, 3, 5, BOX), noise, STEPS, CLASSES, True, True), Kept()
-    with mock.patch.object(schedule, "GRID_DENSITY", 1), mock.patch.object(Step, "search", lambda *_: SEARCH):
-        coarse = advance(work, advance(work, begin(work)))
-        checkpoint.save(coarse, kept, arithmetic)  # type: ignore[arg-type]
+    work, kept = AbInitio(setup, Frame(BOX, PIXEL_A, 3, 4, BOX), noise, STEPS, CLASSES, True, True), Kept()
+    with mock.patch.object(schedule, "GRID_DENSITY", 1):
+        first = advance(work, begin(work))
+        checkpoint.save(first, kept, arithmetic)  # type: ignore[arg-type]
         resumed = checkpoint.load(kept, arithmetic)  # type: ignore[arg-type]
         assert isinstance(resumed, State)
-        fine = advance(work, resumed)
-    maps = {"coarse_maps": coarse.now.maps, "fine_maps": fine.now.maps, "final_map": final_map(work, fine.now.maps[0])}
-    told = [[step[name] for name in ("log_evidence", "certainty")] + step["fractions"] for step in fine.history]
+        second = advance(work, resumed)
+    maps = {"first_maps": first.now.maps, "second_maps": second.now.maps, "final_map": final_map(work, second.now.maps[0])}
+    told = [[step[name] for name in ("log_evidence", "certainty")] + step["fractions"] for step in second.history]
     return {name: arithmetic.on_host(volume) for name, volume in maps.items()} | {"told": told}
 
 
