@@ -1,4 +1,4 @@
-"""Steps of ab-initio on a few images, on the CPU or (as a script: FOLDER) on CUDA in a process of its own."""
+"""Steps of ab-initio and of helical refinement on a few images, on the CPU or (as a script: FOLDER) on CUDA in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from protomer.abinitio.outcome import final_map
 from protomer.abinitio.schedule import Step
 from protomer.abinitio.setting_up import AbInitio, unit_batches
 from protomer.arithmetic import Arithmetic
+from protomer.engine.filaments import Filaments, GridPrior, filament_grid
 from protomer.imaging.images import ImageStore
 from protomer.refinement.preparing import surveyed
 from protomer.symmetry.operator_sets import OperatorSet
+from protomer_kernels.grid_scores import shift_ramps
+from protomer_kernels.half_plane import HalfPlane
+from protomer_kernels.rotations import matrices_from_quaternions
+from protomer_kernels.winding import wound
 from reconstructions import as_particles, setup_of
 from simulated import chain_dataset
 
@@ -44,7 +49,7 @@ class Kept(dict[str, Any]):
 
 def narrow_blocks() -> None:
     """Blocks of few threads: each is one of Python's in the simulator."""
-    for module in ("ctf", "insertion", "noise", "shells", "slices", "whitening", "grid_scores"):
+    for module in ("ctf", "insertion", "noise", "shells", "slices", "whitening", "grid_scores", "filament_scores", "winding"):
         mock.patch(f"protomer_kernels.cuda.{module}.THREADS", 8).start()
     equations, newton = (importlib.import_module(f"protomer_kernels.cuda.{name}") for name in ("normal_equations", "newton"))
     for module, name, value in ((equations, "THREADS", 32), (newton, "THREADS", 32), (equations, "WARPS", 1), (equations, "PADDED", 33)):
@@ -70,9 +75,26 @@ def ab_initio(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     return {name: arithmetic.on_host(volume) for name, volume in maps.items()} | {"told": told}
 
 
+def filaments(arithmetic: Arithmetic) -> dict[str, Any]:
+    """The rotations that are kept of a grid for images of filaments, with and without known psi and polarity; a map made helical."""
+    random, plane = np.random.default_rng(2), HalfPlane(BOX, 4)
+    grid = matrices_from_quaternions(filament_grid(0.7, 0.3))
+    ramps = shift_ramps(np.array([[0, 0], [1, 0], [0, -1]]), plane.kx, plane.ky, BOX)
+    views = arithmetic.here(random.standard_normal((len(grid), 2, len(plane))).astype(np.float32))
+    images = (random.standard_normal((5, 2, len(plane))).astype(np.float32), random.uniform(0.5, 1.5, (5, len(plane))).astype(np.float32))
+    there, kept = (arithmetic.here(images[0]), arithmetic.here(images[1])), {}
+    for name, psi_deg, both_ways in (("known", [50.0, -170.0, 60.0, 0.0, 175.0], True), ("polar", [50.0, -170.0, 60.0, 0.0, 175.0], False),
+                                     ("unknown", [np.nan, 20.0, 100.0, np.nan, -60.0], True)):
+        tilt_rad = np.deg2rad([90.0, 84.0, 97.0, 90.0, 90.0])
+        prior = GridPrior(Filaments(tilt_rad, np.deg2rad(psi_deg), np.deg2rad(5.0), np.deg2rad(10.0), both_ways, 0.5, 2.0), grid)
+        kept[f"{name}_best"], kept[f"{name}_shifts"] = arithmetic.best_of_windows(there, views, ramps, prior, 6)
+    volume = arithmetic.here(random.standard_normal((14, 14, 14)).astype(np.float32))
+    return kept | {"wound": arithmetic.on_host(wound(volume, np.deg2rad(-166.0), 1.3, 3.2, 3.5))}
+
+
 def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     """All of it."""
-    return ab_initio(folder, arithmetic)
+    return ab_initio(folder, arithmetic) | filaments(arithmetic)
 
 
 if __name__ == "__main__":

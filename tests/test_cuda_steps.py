@@ -1,4 +1,4 @@
-"""Steps of ab-initio on CUDA give what the CPU gives: in Numba's simulator, and on a device where there is one."""
+"""Steps of ab-initio and helical-refine on CUDA give what the CPU gives: in Numba's simulator, and on a device where there is one."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ def test_ab_initio_on_cuda_finds_the_maps_of_the_cpu(on_cpu: Results, on_cuda: R
         assert expected.max() > 0.0
         np.testing.assert_allclose(on_cuda[name], expected, atol=1e-4 * np.abs(expected).max())
     np.testing.assert_allclose(on_cuda["told"], on_cpu["told"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["known", "polar", "unknown"])
+def test_searches_of_filaments_on_cuda_keep_the_rotations_of_the_cpu(name: str, on_cpu: Results, on_cuda: Results) -> None:
+    assert len(np.unique(on_cpu[f"{name}_best"])) > 15 and len(np.unique(on_cpu[f"{name}_shifts"])) == 3
+    for part in ("best", "shifts"):
+        np.testing.assert_array_equal(on_cuda[f"{name}_{part}"], on_cpu[f"{name}_{part}"])
+
+
+def test_known_psi_and_polarity_decide_which_rotations_are_kept(on_cpu: Results) -> None:
+    assert all(np.any(on_cpu["known_best"] != on_cpu[f"{other}_best"]) for other in ("polar", "unknown"))
+
+
+def test_a_map_made_helical_on_cuda_is_that_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    expected = on_cpu["wound"]
+    assert np.count_nonzero(expected) > 400 and on_cuda["wound"].dtype == np.float32
+    np.testing.assert_allclose(on_cuda["wound"], expected, atol=3e-6 * np.abs(expected).max())

@@ -15,7 +15,6 @@ threads nor ranks. All of it is done where the images lie, on the host or on a d
 from __future__ import annotations
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,6 +21,9 @@ from protomer_kernels.grid_scores import best_rotations, grid_scores
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.libraries import HOST
 from protomer_kernels.normal_equations import SUMS
+
+if TYPE_CHECKING:
+    from protomer.engine.filaments import GridPrior
 
 Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
 Images = tuple[Any, Any]  # whitened data (n, 2, K) and amplitude (n, K), float32, where they are computed on
@@ -92,6 +95,19 @@ class Arithmetic:
         """The `keep` best of G slices (G, 2, K) for each image, and its best shift at each: columns (n, keep), shifts (n, keep); K as in
         the slices, shifts as in ramps (S, K)."""
         scores, shifts = self.scores_of_grid(images, views, ramps)
+        best = best_rotations(scores, keep)
+        return best, np.take_along_axis(shifts, best, axis=1)
+
+    def best_of_windows(
+        self, images: Images, views: Any, ramps: np.ndarray, prior: GridPrior, keep: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As best_of_grid, with the log prior of each image, of rotations where that lets filaments lie."""
+        scores = np.full((len(images[0]), len(views)), -np.inf, np.float32)
+        shifts = np.zeros(scores.shape, np.int16)
+        for part, rows in prior.windows:
+            found, shift = self.scores_of_grid((images[0][rows], images[1][rows]), views[part], ramps)
+            scores[rows, part] = found + prior.log(part, rows)
+            shifts[rows, part] = shift
         best = best_rotations(scores, keep)
         return best, np.take_along_axis(shifts, best, axis=1)
 

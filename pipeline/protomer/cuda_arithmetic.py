@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,14 +19,17 @@ from protomer.cuda_maps import served_library
 from protomer.device_arrays import aside, finish, free_bytes, seen_by_kernels
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
-from protomer.running.batches import BATCH
+from protomer.running.batches import BATCH, WINDOWED
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
-from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices, whitening
+from protomer_kernels.cuda import ctf, filament_scores, grid_scores, insertion, newton, noise, slices, whitening
 from protomer_kernels.grid_posterior import DEVICE_SCORES_AT_ONCE, GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
+
+if TYPE_CHECKING:
+    from protomer.engine.filaments import GridPrior
 
 MADE = 2  # arrays that are kept for the key that they were made for: one for each half
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
@@ -143,11 +146,38 @@ class CudaArithmetic(Arithmetic):
         columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
         for first in range(0, number, BATCH):
             part = slice(first, first + BATCH)
-            columns[part], best_shifts[part] = self._best_of_block((images[0][part], images[1][part]), views, ramps, keep)
+            found = self._scores_of_block((images[0][part], images[1][part]), views, ramps)
+            columns[part], best_shifts[part] = self._best_of_scores(*found, keep)
         return columns, best_shifts
 
-    def _best_of_block(self, images: Images, views: Any, ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-        """best_of_grid of BATCH images at most, to which images of zeros are added."""
+    def best_of_windows(
+        self, images: Images, views: Any, ramps: np.ndarray, prior: GridPrior, keep: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As Arithmetic.best_of_windows; WINDOWED images at once, of which many share a part of the grid."""
+        keep, number, angles = min(keep, len(views)), len(images[0]), self._floats(prior.angles)
+        columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
+        for first in range(0, number, WINDOWED):
+            some = slice(first, first + WINDOWED)
+            own, (data, amplitude) = prior.take(some), (images[0][some], images[1][some])
+            scores = self._xp.full((len(data), len(views)), -np.inf, np.float32)
+            shifts, given = self._xp.zeros(scores.shape, np.int16), self._floats(own.given)
+            for part, rows in own.windows:
+                for begin in range(0, len(rows), BATCH):
+                    block = self.here(np.ascontiguousarray(rows[begin : begin + BATCH], np.int64))
+                    found = self._scores_of_block((data[block], amplitude[block]), views[part], ramps)
+                    held = *found, (block, part.start), angles, given, own.precision, scores, shifts
+                    filament_scores.hold_scores(*seen_by_kernels(held))
+            columns[some], best_shifts[some] = self._best_of_scores(scores, shifts, keep)
+        return columns, best_shifts
+
+    def _best_of_scores(self, scores: Any, shifts: Any, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """The columns (n, keep) of the best of scores (n, G), and their shifts, on the host."""
+        columns, best_shifts = self._xp.zeros((len(scores), keep), np.int64), self._xp.zeros((len(scores), keep), np.int16)
+        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
+        return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+
+    def _scores_of_block(self, images: Images, views: Any, ramps: np.ndarray) -> tuple[Any, Any]:
+        """Scores (n, G) and best shifts (n, G) of BATCH images at most, to which images of zeros are added."""
         xp, (rotations, _, length), shift_number = self._xp, views.shape, len(ramps)
         number = len(images[0])
         data, amplitude = (xp.zeros((BATCH, *part.shape[1:-1], length), np.float32) for part in images)
@@ -163,9 +193,7 @@ class CudaArithmetic(Arithmetic):
             cross = xp.ascontiguousarray(left @ part.reshape(len(part), 2 * length).T)
             of_tile = cross[: number * shift_number], power[:number], shift_number, first, scores, shifts
             grid_scores.best_shift(*seen_by_kernels(of_tile))
-        columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
-        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
-        return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+        return scores, shifts
 
     @property
     def grids_at_once(self) -> int:

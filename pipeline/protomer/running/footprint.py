@@ -47,7 +47,7 @@ class DeviceNeeds:
 class Work:
     """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius
     that iterations insert, unset: the images' own; grid_*, shifts: of the densest global search; has_rest: both halves' transforms of what
-    a local refinement leaves where it is stay too."""
+    a local refinement leaves where it is stay too; scored: images whose scores a device holds."""
 
     images: int
     box: int
@@ -61,6 +61,7 @@ class Work:
     reach: int | None = None
     classes: int = 1
     has_rest: bool = False
+    scored: int = BATCH
 
     @property
     def image_bytes(self) -> int:
@@ -85,7 +86,7 @@ class Work:
         """What all but images and batches takes on a device at most: in an E-step accumulators, references, the densest search and what an
         M-step leaves for the next; in an M-step and in the last reconstruction accumulators, what one of them is solved with, and maps."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
-        search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
+        search = 8 * low * (self.grid_rotations + BATCH * self.shifts * 4) + 6 * self.scored * self.grid_rotations + 2 * DEVICE_TILE_BYTES
         references = self.classes * band.volume + max(search, band.from_map - band.volume)
         full = _Transform(self.box, self._plane.radius)
         solving = band.accumulator * (self.keys + self._added_up) + band.solving + 4 * self.box**3 * (DEVICE_MAPS + 6 * self.classes)
