@@ -124,6 +124,11 @@ class Arithmetic:
         with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
             yield from pool.map(lambda own: grid_posterior(own[0], own[1], views, ramps, log_priors[0], log_priors[1], shared), batches)
 
+    def scalar_products(self, data: Any, views: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of images (n, 2, K) with J views of each (n, J, 2, K), both where they are computed on: (n, J) and, of views with one another,
+        (n, J, J); on the host."""
+        return np.einsum("ndk,njdk->nj", data, views), np.einsum("njdk,nldk->njl", views, views)
+
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
               steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Climb from S starts (rotations and shifts are changed in place), as newton.climb_poses; the 21 sums at their ends (S, 21)."""
