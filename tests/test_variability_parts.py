@@ -237,7 +237,7 @@ def test_copies_of_an_image_share_noise_and_error_of_pose_in_the_control(tmp_pat
     particles = expanded(images, OperatorSet.of_group("C2"))
     setup, sphere = setup_of(particles, OperatorSet.identity()), solid_sphere(16, 0.42)
     varying = Varying(Fixed(setup, known_poses(particles, 8.0), 1, 6, 6, sphere, sphere, ((0,),)), 1, 0.0, 2)
-    seen = Seen.of(varying.fixed, 0, setup.store.load(0), np.ones((1, 8)), 6)
+    seen = Seen.of(varying.fixed, [0], setup.store.load(0), np.ones((1, 8)), 6)
     first, second = (np.flatnonzero(particles.copy[seen.rows] == c) for c in (0, 1))
     assert particles.image_uid[seen.rows[first]].tolist() == particles.image_uid[seen.rows[second]].tolist()
     noise = noise_of(varying, seen.rows, 30)

@@ -11,7 +11,7 @@ from protomer.running.devices import visible_devices
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
     from protomer.running.events import Events
-    from protomer.running.footprint import Work
+    from protomer.running.footprint import OnDevice
 
 BACKENDS = ("auto", "cpu", "cuda")
 LEAST_DRIVER = (12, 0)  # the CUDA version that a driver must speak
@@ -62,7 +62,7 @@ def what_cuda_lacks() -> str | None:
     return None
 
 
-def arithmetic_of(backend: str, threads: int, work: Work, events: Events) -> Arithmetic:
+def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) -> Arithmetic:
     """What computes on arrays in a run on a resolved backend; says so where a device has room for fewer batches at once than it could do.
 
     Raises InputError where it has no room for one.

@@ -8,8 +8,9 @@ Crops that stay the same from one iteration to the next stay on the device, as f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,18 +19,22 @@ from protomer.cuda_maps import served_library
 from protomer.device_arrays import aside, finish, free_bytes, seen_by_kernels, takes_threads
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
-from protomer.running.batches import BATCH
+from protomer.running.batches import BATCH, WINDOWED
+from protomer.running.footprint import PARTS_ON_DEVICE
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
-from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, slices, whitening
+from protomer_kernels.cuda import ctf, filament_scores, grid_scores, insertion, newton, noise, slices, whitening
+from protomer_kernels.grid_posterior import DEVICE_SCORES_AT_ONCE, GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import accumulator_shape
 from protomer_kernels.normal_equations import SUMS
 
+if TYPE_CHECKING:
+    from protomer.engine.filaments import GridPrior
+
 MADE = 2  # arrays that are kept for the key that they were made for: one for each half
 MOST = 0.9  # of the free memory that may be used: libraries take some of it
 MOST_BATCHES = 32  # under way: enough for each launch to fill a device many times over
-SIDE_BY_SIDE = 2  # parts of them: one for the device to compute, one for the host to prepare and to weigh
 
 
 class CudaArithmetic(Arithmetic):
@@ -53,7 +58,7 @@ class CudaArithmetic(Arithmetic):
             raise InputError(f"the CUDA device has {free / 1e9:.2f} GB of memory free", f"{needed / MOST / 1e9:.2f} GB for this run",
                              "take a larger device, end what else runs on it, give `box` a smaller value, or give --backend cpu")
         batches = min(MOST_BATCHES, max(1, left // 2 // max(batch_bytes, 1)))
-        self.side_by_side = min(SIDE_BY_SIDE, batches) if takes_threads() else 1
+        self.side_by_side = min(PARTS_ON_DEVICE, batches) if takes_threads() else 1
         self.at_once = batches // self.side_by_side
         self._room = left - self.batches * batch_bytes
         self._kept: dict[tuple[int, int], Any] = {}  # by store and number
@@ -147,15 +152,43 @@ class CudaArithmetic(Arithmetic):
         Products always have the same shape, whatever number of images there is, so that a library has no reason to add up otherwise.
         """
         keep, number = min(keep, len(views)), len(images[0])
-        powers = views[:, 0] ** 2 + views[:, 1] ** 2
+        grid = views, _powers(views)
         columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
         for first in range(0, number, BATCH):
             part = slice(first, first + BATCH)
-            columns[part], best_shifts[part] = self._best_of_block((images[0][part], images[1][part]), (views, powers), ramps, keep)
+            found = self._scores_of_block((images[0][part], images[1][part]), grid, ramps)
+            columns[part], best_shifts[part] = self._best_of_scores(*found, keep)
         return columns, best_shifts
 
-    def _best_of_block(self, images: Images, grid: tuple[Any, Any], ramps: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-        """best_of_grid of BATCH images at most, to which images of zeros are added; grid: its slices, and their powers (G, K)."""
+    def best_of_windows(
+        self, images: Images, views: Any, ramps: np.ndarray, prior: GridPrior, keep: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As Arithmetic.best_of_windows; WINDOWED images at once, of which many share a part of the grid."""
+        keep, number, angles = min(keep, len(views)), len(images[0]), self._floats(prior.angles)
+        powers = _powers(views)
+        columns, best_shifts = np.zeros((number, keep), np.int64), np.zeros((number, keep), np.int16)
+        for first in range(0, number, WINDOWED):
+            some = slice(first, first + WINDOWED)
+            own, (data, amplitude) = prior.take(some), (images[0][some], images[1][some])
+            scores = self._xp.full((len(data), len(views)), -np.inf, np.float32)
+            shifts, given = self._xp.zeros(scores.shape, np.int16), self._floats(own.given)
+            for part, rows in own.windows:
+                for begin in range(0, len(rows), BATCH):
+                    block = self.here(np.ascontiguousarray(rows[begin : begin + BATCH], np.int64))
+                    found = self._scores_of_block((data[block], amplitude[block]), (views[part], powers[part]), ramps)
+                    held = *found, (block, part.start), angles, given, own.precision, scores, shifts
+                    filament_scores.hold_scores(*seen_by_kernels(held))
+            columns[some], best_shifts[some] = self._best_of_scores(scores, shifts, keep)
+        return columns, best_shifts
+
+    def _best_of_scores(self, scores: Any, shifts: Any, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """The columns (n, keep) of the best of scores (n, G), and their shifts, on the host."""
+        columns, best_shifts = self._xp.zeros((len(scores), keep), np.int64), self._xp.zeros((len(scores), keep), np.int16)
+        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
+        return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+
+    def _scores_of_block(self, images: Images, grid: tuple[Any, Any], ramps: np.ndarray) -> tuple[Any, Any]:
+        """Scores (n, G) and best shifts (n, G) of BATCH images at most, to which images of zeros are added; grid: slices and powers."""
         views, powers = grid
         xp, (rotations, _, length), shift_number = self._xp, views.shape, len(ramps)
         number = len(images[0])
@@ -172,9 +205,31 @@ class CudaArithmetic(Arithmetic):
             cross = xp.ascontiguousarray(left @ part.reshape(len(part), 2 * length).T)
             of_tile = cross[: number * shift_number], power[:number], shift_number, first, scores, shifts
             grid_scores.best_shift(*seen_by_kernels(of_tile))
-        columns, best_shifts = xp.zeros((number, keep), np.int64), xp.zeros((number, keep), np.int16)
-        grid_scores.best_rotations(*seen_by_kernels((scores, shifts, columns, best_shifts)))
-        return np.maximum(self.on_host(columns), 0), self.on_host(best_shifts)
+        return scores, shifts
+
+    @property
+    def grids_at_once(self) -> int:
+        """One: a device has use for no more."""
+        return 1
+
+    def posteriors_of_grid(
+        self, batches: Sequence[Images], views: Any, ramps: np.ndarray, log_priors: tuple[np.ndarray, np.ndarray], shared: float
+    ) -> Iterator[GridPosterior]:
+        """As Arithmetic.posteriors_of_grid, its products by cuBLAS in TF32."""
+        moves, of_shifts, of_classes = self.here(ramps), self.here(log_priors[0]), self.here(log_priors[1])
+        for data, amplitude in batches:
+            found = grid_posterior(data, amplitude, views, moves, of_shifts, of_classes, shared, DEVICE_SCORES_AT_ONCE)
+            kept = {name: self.on_host(getattr(found, name)) for name in ("log_evidence", "posterior", "highest", "mass")}
+            yield replace(found, **kept)
+
+    def scalar_products(self, data: Any, views: Any) -> tuple[np.ndarray, np.ndarray]:
+        """As Arithmetic.scalar_products; by sums and not by products of matrices, which would be in TF32, and whose bits might depend on
+        how many images there are."""
+        number = views.shape[1]
+        own = np.stack([(data * views[:, j]).sum(axis=(1, 2)) for j in range(number)], axis=1)
+        pairs = {(j, m): (views[:, j] * views[:, m]).sum(axis=(1, 2)) for j in range(number) for m in range(j + 1)}
+        both = np.stack([pairs[max(j, m), min(j, m)] for j in range(number) for m in range(number)], axis=1)
+        return self.on_host(own), self.on_host(both).reshape(-1, number, number)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
               steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -224,3 +279,8 @@ class CudaArithmetic(Arithmetic):
         if key not in self._waves:
             self._waves[key] = self.here(waves[0]), self.here(waves[1]), waves[2]
         return self._waves[key]
+
+
+def _powers(views: Any) -> Any:
+    """|S|^2 (G, K) of slices (G, 2, K)."""
+    return views[:, 0] ** 2 + views[:, 1] ** 2

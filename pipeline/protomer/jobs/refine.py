@@ -23,7 +23,7 @@ from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
-from protomer.refinement.plan import plan, work_of
+from protomer.refinement.plan import Grid, plan, work_of
 from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.report import write_report
 from protomer.refinement.setup import Masking, Setup, State, at_scales
@@ -88,13 +88,14 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
     return particles
 
 
-def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs) -> Setup:
-    """What stays the same during the run."""
+def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs, filaments: Grid | None = None) -> Setup:
+    """What stays the same during the run. filaments: their grid, for the memory that it takes."""
     box, pixel_A = common_frame(particles)
     group, mates = groups_of(inputs, settings)
     radius = largest_radius(box)
     batches = folded_batches(particles, settings.cross_fit_folds, radius, job.seed)
-    work = work_of(settings.half_precision, batches, share_of_batches(len(batches), job.team.rank, job.team.size), box, job.threads)
+    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
+    work = work_of(settings.half_precision, batches, numbers, box, job.threads, filaments)
     setup = common_setup(particles, batches, work, work.refinement_bytes, job)
     given = None if inputs.mask is None or settings.mask_mode != "static" else resampled(read_any_volume(inputs.mask), box, pixel_A)
     if settings.mask_mode == "static" and given is None:

@@ -128,7 +128,7 @@ def made_images(varying: Varying, run: Standing) -> Source:
             if half not in held:
                 held.clear()
                 held[half] = transform_volume(run.mean[half], fixed.radius, workers=setup.threads)
-            seen = Seen.of(fixed, n, np.zeros((len(rows), len(plane)), np.complex64), run.noise, fixed.radius)
+            seen = Seen.blank(fixed, n, run.noise, fixed.radius)
             shown = perturbed(varying, seen).shown(held[half], plane)
             yield n, seen.with_data(shown + noise_of(varying, rows, shown.shape[2]))
 

@@ -56,7 +56,7 @@ def real_images(varying: Varying, noise: np.ndarray) -> Source:
 
     def source(numbers: Sequence[int]) -> Iterator[tuple[int, Seen]]:
         for n, crops in fixed.setup.store.stream(numbers):
-            yield n, Seen.of(fixed, n, crops, noise, fixed.radius)
+            yield n, Seen.of(fixed, [n], crops, noise, fixed.radius)
 
     return source
 
