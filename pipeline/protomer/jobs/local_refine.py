@@ -28,6 +28,7 @@ from protomer.maps.non_uniform import NonUniform
 from protomer.maps.resolution import FscSet
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.loop import in_given_frame
 from protomer.refinement.noise_control import control_shell, run_control
 from protomer.refinement.outcome import posed
 from protomer.refinement.plan import work_of
@@ -128,6 +129,7 @@ def finish(
     """
     (start, state), (before, mask), start_setup, setup = states, given, setup, at_scales(setup, states[1])
     confidence = rehearse(setup, state) if settings.rehearse else None
+    state = in_given_frame(setup, state)
     counted = at_heaviest_mode(state.poses) if settings.relaxation == "maximise" else state.poses
     half_maps, together = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
