@@ -50,9 +50,8 @@ def common_motion(
     omega = _robust_solution(every, turn)
     move_px = _robust_solution(after.transpose(0, 2, 1)[:, :2], moved_px)
     invariant = operators.mean(axis=0)
-    rotation = Rotation.from_rotvec(invariant @ omega).as_matrix()
-    shift_px = invariant @ (fulcrum_px - rotation @ fulcrum_px + move_px)
-    return RigidMotion(rotation, shift_px * pixel_A)
+    shift_px = fulcrum_px - Rotation.from_rotvec(omega).as_matrix() @ fulcrum_px + move_px
+    return RigidMotion(Rotation.from_rotvec(invariant @ omega).as_matrix(), invariant @ shift_px * pixel_A)
 
 
 def _robust_solution(design: np.ndarray, seen: np.ndarray) -> np.ndarray:

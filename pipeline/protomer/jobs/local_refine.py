@@ -22,7 +22,7 @@ from protomer.local.pose_changes import PoseChanges
 from protomer.local.report import write_report
 from protomer.local.rest import rest_of
 from protomer.local.start import in_mask, local_of, mask_in_box, others, part_of, split_anew
-from protomer.local.trust import Trust, rounded
+from protomer.local.trust import Trust, rounded, warn_of_pull
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.resolution import FscSet
@@ -147,6 +147,9 @@ def finish(
     warn_of_resolution(record.fsc, mask, job, np.inf)
     fscs = record.fsc, in_mask(before, mask, inputs.mask.name, job.seed)
     trust = Trust.judge(changes, particles, fscs, mask, (settings.noise_control, control), job.events)
+    pull = state.history[-1]["frame_move_A"], state.history[-1]["frame_turn_deg"]
+    shows_rest = not (settings.subtract_on_the_fly or is_subtracted(setup.particles))
+    warn_of_pull(*pull, record.fsc.resolution_A_at("corrected"), shows_rest, job.events)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
@@ -155,6 +158,7 @@ def finish(
     if trust.withheld:
         said["resolution_A"] = {**said["resolution_A"], "corrected": None}
     return {**said, "iterations": len(state.history), **changes.summary(), **trust.summary(),
+            "pull_of_an_iteration": dict(zip(("move_A", "turn_deg"), (round(part, 4) for part in pull), strict=True)),
             "beside_A": {name: rounded(fsc.resolution_A_at("corrected")) for name, fsc in beside.items()}}
 
 
