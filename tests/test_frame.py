@@ -77,7 +77,9 @@ def poses_before_and_after(motion: RigidMotion, lost: float) -> tuple[np.ndarray
     return before, shift, Rotation.from_rotvec(error).as_matrix() @ after, moved
 
 
-def motion_between(before: np.ndarray, shift: np.ndarray, after: np.ndarray, moved: np.ndarray, group: np.ndarray = IDENTITY) -> RigidMotion:
+def motion_between(
+    before: np.ndarray, shift: np.ndarray, after: np.ndarray, moved: np.ndarray, group: np.ndarray = IDENTITY
+) -> RigidMotion:
     """What common_motion says of them."""
     by = seen_from(after, moved, FULCRUM_PX) - seen_from(before, shift, FULCRUM_PX)
     return common_motion(rotation_errors(before, after, IDENTITY), by, after, (FULCRUM_PX, PIXEL_A), group)

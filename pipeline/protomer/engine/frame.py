@@ -28,6 +28,7 @@ from protomer.engine.pose_table import PoseTable
 from protomer.maps.rigid_motion import RigidMotion, moved_covariance
 from protomer_kernels.rotations import matrices_from_quaternions, rotation_errors
 
+MOST_POSES = 20_000  # that are asked, spread over the table: more would only take longer
 ROUNDS = 30  # of reweighted least squares
 LEAST_SPREAD = 1e-9  # radians and pixels: of residuals that are rounding
 UNSEEN = 1e-6  # of the largest eigenvalue: directions along which all particles are viewed
@@ -35,9 +36,10 @@ UNSEEN = 1e-6  # of the largest eigenvalue: directions along which all particles
 
 def motion_from_given(local: Local, poses: PoseTable, operators: np.ndarray, mates: np.ndarray, pixel_A: float) -> RigidMotion:
     """The common motion of the heaviest modes since the given poses, eq. (2). operators (g, 3, 3), imposed; mates (m, 3, 3), relaxed."""
-    after = matrices_from_quaternions(poses.rotation[:, 0])
-    before = nearest_mates(matrices_from_quaternions(local.rotation), after, mates)
-    moved_px = seen_from(after, poses.shift_px[:, 0], local.fulcrum_px) - seen_from(before, local.shift_px, local.fulcrum_px)
+    rows = np.linspace(0, len(local.shift_px) - 1, min(len(local.shift_px), MOST_POSES)).round().astype(np.int64)
+    after = matrices_from_quaternions(poses.rotation[rows, 0])
+    before = nearest_mates(matrices_from_quaternions(local.rotation[rows]), after, mates)
+    moved_px = seen_from(after, poses.shift_px[rows, 0], local.fulcrum_px) - seen_from(before, local.shift_px[rows], local.fulcrum_px)
     return common_motion(rotation_errors(before, after, IDENTITY), moved_px, after, (local.fulcrum_px, pixel_A), operators)
 
 
