@@ -13,12 +13,16 @@ from scipy.spatial.transform import Rotation
 from protomer.engine.alignment import IDENTITY, Poses, Reference, Search, refine_modes
 from protomer.engine.frame import common_motion, moved_at, moved_poses
 from protomer.engine.local_alignment import seen_from
+from protomer.engine.maximisation import solid_sphere
 from protomer.formats.hdf5 import read_map_record, read_particles, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
 from protomer.local.start import centre_of_mass_px
 from protomer.local.trust import warn_of_pull
+from protomer.maps.resolution import measure_fsc
 from protomer.maps.rigid_motion import RigidMotion, move_particles
 from protomer.maps.volumes import MapRecord, Volume
+from protomer.refinement.outcome import share_cut, warn_of_cut
+from protomer.refinement.setup import MASK_FRACTION
 from protomer.running.events import Events
 from protomer.simulation.dataset import SimulatedData, simulate_dataset
 from protomer.simulation.draws import SimulationDesign
@@ -163,6 +167,22 @@ def test_a_local_refinement_stays_in_the_frame_that_it_was_given_though_its_mask
     agreement = fourier_shell_correlation((mean.a.data + mean.b.data) * mask_of_part(), images().volume.data * mask_of_part())
     print(agreement.round(2))
     assert agreement[1:12].min() > 0.9
+
+
+def test_a_particle_that_leaves_the_references_sphere_is_told_and_one_that_fits_is_not(tmp_path: Path) -> None:
+    shares, told = [], []
+    for pixel_A in (3.2, 4.0):  # boxes of 102 and 128 Å for a particle of 100 Å
+        data = simulate_dataset(chain_model(), SimulationDesign(300, BOX, pixel_A, 0.5, seed=8))
+        halves, _ = rebuilt(as_particles(data, tmp_path))
+        half_maps, events = halves.map(lambda half, pixel_A=pixel_A: Volume(half, pixel_A)), Events(None)
+        sphere = Volume(solid_sphere(BOX, MASK_FRACTION), pixel_A)
+        warn_of_cut(half_maps, measure_fsc(half_maps, sphere, "sphere", 0), events)
+        shares.append(share_cut(half_maps, 10))
+        told.append([warning["code"] for warning in events.warnings])
+    print(shares)
+    assert told == [["particle_cut"], []]
+    (tight, _), (wide, error) = shares
+    assert tight > 0.01 and abs(wide) < 0.003 + 3.0 * error
 
 
 def test_a_mask_that_pulls_much_is_told_with_what_to_do() -> None:
