@@ -22,7 +22,7 @@ from protomer.maps.volumes import Volume
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
-from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
+from protomer.refinement.outcome import posed, warn_of_cut, warn_of_empty, warn_of_lost
 from protomer.refinement.plan import Grid, plan, work_of
 from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.report import write_report
@@ -150,6 +150,7 @@ def finish(
         write_particles(path, particles)
     empty = warn_of_empty(state.poses.presence, job.events)
     warn_of_lost(confidence, job.events)
+    warn_of_cut(half_maps, record.fsc, job.events)
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     axes = None if is_asymmetric(inputs) or not settings.align_to_symmetry else start_axes(inputs, settings)
     about_axes = "" if axes is None else in_words(axes, record)
