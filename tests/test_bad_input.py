@@ -135,6 +135,18 @@ def test_a_start_volume_that_is_no_map_is_refused(small: Path, tmp_path: Path, k
     refused_refinement(small, tmp_path, said, volume=path)
 
 
+@pytest.mark.parametrize(("words", "said"), [("--set mask_mode=static", "no mask was given"), ("--mask MASK", "mask_mode is dynamic"),
+                                             ("--mask MASK --set mask_mode=static", "is 0 everywhere"), ("--box 64", "set to 64 px"),
+                                             ("--set relaxation=maximise", "a group to relax"), ("--volume MASK", "is constant")])
+def test_a_dry_run_refuses_what_the_run_would(small: Path, tmp_path: Path, words: str, said: str) -> None:
+    write_volume(tmp_path / "zero.mrc", Volume(np.zeros((BOX,) * 3, np.float32), PIXEL_A))
+    given = ["refine", "--particles", small / "imported", "--volume", small / "start.mrc"]
+    if "--volume" in words:
+        given = given[:3]
+    given += words.replace("MASK", str(tmp_path / "zero.mrc")).split()
+    assert refused(tmp_path / "x", said, *given) == refused(tmp_path / "x", said, *given, "--dry-run")
+
+
 def test_a_folder_with_another_run_is_refused_and_stays_as_it_was(small: Path) -> None:
     before = {path.name: path.read_bytes() for path in (small / "imported").iterdir()}
     words = ["refine", "--particles", small / "imported", "--volume", small / "start.mrc", "--output", small / "imported"]
