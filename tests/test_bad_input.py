@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -134,12 +135,52 @@ def test_a_start_volume_that_is_no_map_is_refused(small: Path, tmp_path: Path, k
     refused_refinement(small, tmp_path, said, volume=path)
 
 
+@pytest.mark.parametrize(("words", "said"), [("--set mask_mode=static", "no mask was given"), ("--mask MASK", "mask_mode is dynamic"),
+                                             ("--mask MASK --set mask_mode=static", "is 0 everywhere"), ("--box 64", "set to 64 px"),
+                                             ("--set relaxation=maximise", "a group to relax"), ("--volume MASK", "is constant")])
+def test_a_dry_run_refuses_what_the_run_would(small: Path, tmp_path: Path, words: str, said: str) -> None:
+    write_volume(tmp_path / "zero.mrc", Volume(np.zeros((BOX,) * 3, np.float32), PIXEL_A))
+    given = ["refine", "--particles", small / "imported", "--volume", small / "start.mrc"]
+    if "--volume" in words:
+        given = given[:3]
+    given += words.replace("MASK", str(tmp_path / "zero.mrc")).split()
+    assert refused(tmp_path / "x", said, *given) == refused(tmp_path / "x", said, *given, "--dry-run")
+
+
 def test_a_folder_with_another_run_is_refused_and_stays_as_it_was(small: Path) -> None:
     before = {path.name: path.read_bytes() for path in (small / "imported").iterdir()}
     words = ["refine", "--particles", small / "imported", "--volume", small / "start.mrc", "--output", small / "imported"]
     result = protomer(*words, check=False)
     assert result.returncode == 2 and "holds a finished run of import" in result.stderr and "--overwrite" in result.stderr
     assert {path.name: path.read_bytes() for path in (small / "imported").iterdir()} == before
+
+
+def test_overwriting_never_removes_what_the_new_run_reads(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "own")
+    own, words = tmp_path / "own" / "imported", ["--overwrite", "--set", "class=1"]
+    for output in (own, own / ".." / "imported"):
+        result = protomer("select", "--particles", own, "--output", output, *words, check=False)
+        assert result.returncode == 2 and "which this run reads" in result.stderr and "choose another --output" in result.stderr
+    assert (own / "particles.h5").read_bytes() == (small / "imported" / "particles.h5").read_bytes()
+
+
+def test_overwriting_never_removes_the_stacks_of_the_particles_that_the_new_run_reads(small: Path, tmp_path: Path) -> None:
+    protomer("select", "--particles", small / "imported", "--set", "number=20", "--output", tmp_path / "old")
+    rest = str(tmp_path / "old" / "rest.h5")
+    moved = changed(small, tmp_path, lambda p: replace(p, stacks=tuple(replace(stack, path=rest) for stack in p.stacks)))
+    result = protomer("select", "--particles", moved, "--set", "number=20", "--output", tmp_path / "old", "--overwrite", check=False)
+    assert result.returncode == 2 and "would remove" in result.stderr and "rest.h5" in result.stderr
+    assert (tmp_path / "old" / "rest.h5").exists()
+
+
+def test_a_folder_below_a_file_is_refused_as_an_output(small: Path) -> None:
+    refused_words = protomer("select", "--particles", small / "imported", "--output", small / "start.mrc" / "out", check=False)
+    assert refused_words.returncode == 2 and "start.mrc is a file" in refused_words.stderr and "fault" not in refused_words.stderr
+
+
+def test_resuming_in_the_folder_of_another_job_says_whose_it_is_and_no_more(small: Path) -> None:
+    result = protomer("select", "--particles", small / "imported", "--output", small / "imported", "--resume", check=False)
+    assert result.returncode == 2 and "holds a finished run of import" in result.stderr and "settings." not in result.stderr
 
 
 def test_a_mask_with_impossible_values_or_of_another_box_is_refused_by_reconstruct(small: Path, tmp_path: Path) -> None:

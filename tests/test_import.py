@@ -61,6 +61,18 @@ def test_normalisation_off_and_inversion_do_what_they_say(tmp_path: Path) -> Non
     assert p.grey_gain.tolist() == [-1.0] * 4 and p.grey_offset.tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_particles_that_come_out_dark_are_warned_of_and_white_ones_are_not(tmp_path: Path, invert: bool) -> None:
+    images = noise_images(12)
+    images[:, inside_circle(BOX, 5)] += 2.0
+    for name, sign in (("white", 1.0), ("dark", -1.0)):
+        (tmp_path / name).mkdir()
+        table = write_data_set(tmp_path / name, plain_rows(12), sign * images)
+        summary, _ = run_import(tmp_path / name, {"star": table}, invert_contrast=invert)
+        told = [warning["text"] for warning in summary["warnings"] if warning["code"] == "dark_images"]
+        assert len(told) == ((sign < 0) != invert) and all(("off" if invert else "on") in text.split()[-1] for text in told)
+
+
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     table = write_data_set(tmp_path, plain_rows(20), noise_images(20))
     files = []
@@ -268,6 +280,9 @@ def test_dark_particles_of_a_cs_file_turn_white_as_those_of_the_star_file_do_on_
         (tmp_path / kind).mkdir()
         results.append(run_import(tmp_path / kind, {kind: folder / f"empiar_10076_7.{kind}"}, **settings)[1])
     a, b = results
+    (tmp_path / "as it is").mkdir()
+    as_it_is, _ = run_import(tmp_path / "as it is", {"star": folder / "empiar_10076_7.star"})
+    assert [warning["code"] for warning in as_it_is["warnings"]].count("dark_images") == 1
     order = np.argsort(b.stack_index)
     for name in ("image_uid", "grey_gain", "grey_offset", "half"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name)[order])

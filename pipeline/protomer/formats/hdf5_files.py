@@ -172,3 +172,12 @@ def read_json(path: str | os.PathLike[str], file: h5py.File) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "provenance is no mapping")
     return value
+
+
+def stacks_named(path: str | os.PathLike[str]) -> list[Path]:
+    """The image stacks that an HDF5 file says its particles lie in; none where it holds no particles or cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            return [Path(str(name)) for name in file["stacks/path"].asstr()[:]] if "stacks/path" in file else []
+    except (OSError, RuntimeError, TypeError):
+        return []

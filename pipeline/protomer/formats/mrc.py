@@ -167,7 +167,8 @@ def _voxel_size(path: str | os.PathLike[str], header: Header) -> float:
     """The header's voxel size, which must be there; a warning where the three axes differ."""
     if min(header.voxel_size_A) <= 0:
         raise InputError(f"{path} says no voxel size (its cell is zero)", "a voxel size in the header",
-                         "write it into the header, or give the voxel size where the map is named")
+                         f"write it into the header, such as 3.5 Å: protomer volume --volume {path} --set voxel_size=3.5A --set scale=1 "
+                         "--output with_header")
     if max(header.voxel_size_A) - min(header.voxel_size_A) > _ANISOTROPY * header.voxel_size_A[0]:
         warnings.warn(f"{path}: the voxel sizes {header.voxel_size_A} differ between axes; the first is used", stacklevel=3)
     return header.voxel_size_A[0]

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from protomer.declarations.helical_refine import HelicalRefineSettings
-from protomer.errors import InputError, SettingsError
-from protomer.formats.hdf5 import read_any_volume
+from protomer.errors import SettingsError
 from protomer.helical.lattice import LEAST_VOXELS, Lattice, Winding, copies_in, score_grid
 from protomer.maps.volumes import Halves, Volume
 from protomer.randomness import generator
+from protomer.refinement.asked import read_start
 from protomer.refinement.setup import Setup
 from protomer.refinement.start import resampled
 from protomer.running.events import Events
@@ -29,10 +29,7 @@ def start_volume(inputs: Inputs, box: int, pixel_A: float) -> Volume | None:
     """The given volume in the images' frame, or None. Raises InputError for one without density."""
     if inputs.volume is None:
         return None
-    volume = read_any_volume(inputs.volume)
-    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
-        raise InputError(f"the start volume {inputs.volume} is constant or holds NaN", "a map with density", "give another --volume")
-    return Volume(resampled(volume, box, pixel_A), pixel_A)
+    return Volume(resampled(read_start(inputs.volume), box, pixel_A), pixel_A)
 
 
 def radius_of(settings: HelicalRefineSettings, start: Volume | None) -> float:

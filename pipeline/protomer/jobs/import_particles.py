@@ -20,7 +20,7 @@ from protomer.formats.cs import read_cs_particles
 from protomer.formats.stack_table import read_stack_particles
 from protomer.formats.star import read_star_particles
 from protomer.imaging import image_check
-from protomer.imaging.image_check import ImageCheck, check_images
+from protomer.imaging.image_check import ImageCheck, are_dark, check_images
 from protomer.tables import half_sets, table_check
 from protomer.tables.import_report import import_report
 from protomer.tables.particles import Particles
@@ -58,6 +58,9 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     with job.output.writing("particles.h5") as path:
         hdf5.write_particles(path, particles)
     counts = _summary(table, particles, reasons)
+    if are_dark(images, normalised(table, images, settings).grey_gain):
+        job.events.warn("dark_images", "the images are darker in their middles than around: particles must be white, so import again with "
+                        f"invert_contrast {'off' if settings.invert_contrast else 'on'}")
     if reasons:
         job.events.warn("rejected", f"{len(reasons)} of {len(table)} rows were left out; rejected.csv says which and why")
     job.output.write_text("report.html", import_report(particles, counts, job))

@@ -13,12 +13,13 @@ from protomer.engine.confidence import Confidence
 from protomer.engine.joining import join_shell
 from protomer.engine.pose_table import at_heaviest_mode
 from protomer.engine.rehearsal import rehearse
-from protomer.errors import InputError, SettingsError
-from protomer.formats.hdf5 import read_any_volume, read_particles, write_particles
+from protomer.errors import InputError
+from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.imaging.images import common_frame
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Volume
+from protomer.refinement.asked import given_mask, in_box, require_possible
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
@@ -78,14 +79,9 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
             "particles in both half-sets 0 and 1",
             "import the particles again, with redraw_halves where the file's own halves are all equal",
         )
-    box, _ = common_frame(particles)
-    if settings.box is not None and settings.box != box:
-        if settings.box > box:
-            raise InputError(f"box is set to {settings.box} px, the images have {box}", f"at most {box}", "leave box unset")
-        groups = tuple(replace(g, box=settings.box, pixel_size_A=g.pixel_size_A * box / settings.box) for g in particles.optics_groups)
-        particles = replace(particles, optics_groups=groups)
+    require_possible(particles, inputs, settings)
     warn_of_small_halves(particles.half, job.events)
-    return particles
+    return in_box(particles, settings.box)
 
 
 def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs, filaments: Grid | None = None) -> Setup:
@@ -97,9 +93,8 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings.half_precision, batches, numbers, box, job.threads, filaments)
     setup = common_setup(particles, batches, work, work.refinement_bytes, job)
-    given = None if inputs.mask is None or settings.mask_mode != "static" else resampled(read_any_volume(inputs.mask), box, pixel_A)
-    if settings.mask_mode == "static" and given is None:
-        raise InputError("mask_mode is static and no mask was given", "a mask", "give --mask mask.mrc, or leave mask_mode dynamic")
+    mask = given_mask(inputs, settings)
+    given = None if mask is None else resampled(mask, box, pixel_A)
     return replace(
         setup,
         operators=group,
@@ -115,14 +110,9 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
 
 
 def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.ndarray]:
-    """The operators that are imposed, and those of the group that is relaxed: one of the two is the identity. Raises SettingsError."""
+    """The operators that are imposed, and those of the group that is relaxed: one of the two is the identity."""
     group = operators(inputs.symmetry, inputs.axes)
-    if settings.relaxation == "none":
-        return group, IDENTITY
-    if len(group) == 1:
-        raise SettingsError(f"relaxation is {settings.relaxation} and the symmetry {inputs.symmetry}", "a group to relax",
-                            "give --symmetry, such as C2, or leave relaxation none")
-    return IDENTITY, group
+    return (group, IDENTITY) if settings.relaxation == "none" else (IDENTITY, group)
 
 
 def finish(

@@ -104,6 +104,8 @@ def choose_mask(half_maps: Halves[Volume], mask: Volume | None, name: str, job: 
 def require_mask_values(mask: Volume, name: str) -> None:
     """Raise InputError for values outside 0..1, and where no voxel is inside."""
     lowest, highest = float(mask.data.min()), float(mask.data.max())
+    if lowest == highest == 0.0:
+        raise InputError(f"the mask {name} is 0 everywhere", "a mask that is 1 around density", "make it with `protomer mask`")
     if not (lowest >= -1e-3 and 0 < highest <= 1 + 1e-3):
         raise InputError(
             f"the mask {name} has values from {lowest:.3g} to {highest:.3g}", "values from 0 to 1", "make it with `protomer mask`"

@@ -13,10 +13,9 @@ from protomer.engine.maximisation import solid_sphere
 from protomer.engine.model import Model
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
-from protomer.errors import InputError
-from protomer.formats.hdf5 import read_any_volume
 from protomer.helical.lattice import Lattice
 from protomer.maps.volumes import Volume
+from protomer.refinement.asked import read_start
 from protomer.refinement.setup import MASK_FRACTION, Setup, State
 from protomer.running.job_run import Inputs, JobRun
 from protomer.symmetry.point_groups import canonical_name, operators
@@ -26,9 +25,7 @@ from protomer_kernels.fourier import low_pass, resample_volume
 
 def load_start(inputs: Inputs, settings: RefineSettings, setup: Setup, job: JobRun) -> np.ndarray:
     """The start volume in the images' frame, low-passed, in a sphere."""
-    volume, box = read_any_volume(inputs.volume), setup.store.plane.box
-    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
-        raise InputError(f"the start volume {inputs.volume} is constant or holds NaN", "a map with density", "give another --volume")
+    volume, box = read_start(inputs.volume), setup.store.plane.box
     if volume.box != box or abs(volume.voxel_size_A / setup.pixel_size_A - 1) >= 1e-3:
         job.events.warn(
             "resampled_start",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from protomer.errors import InputError
+from protomer.formats.hdf5_files import stacks_named
 from protomer.running.checkpoints import CHECKPOINTS
 from protomer.running.events import LOG_NAME, read_events
 from protomer.running.locks import RUN_LOCK
@@ -80,10 +81,12 @@ def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: boo
     """Decide how a run in this folder begins, and clear what it replaces.
 
     A folder that holds another run is refused unless told to resume (the same run) or overwrite; one that holds other things is always
-    refused. With both, the same run is resumed and a different one replaced. Raises InputError.
+    refused. With both, the same run is resumed and a different one replaced. Nothing that the new run reads is ever removed. Raises
+    InputError.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder} is a file", "a folder", "choose another --output")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"--output {folder}: {nearest} is a file", "a folder", "choose another --output")
     if not folder.exists() or not any(_counts(entry) for entry in folder.iterdir()):
         return "new"
     found = read_record(folder)
@@ -94,14 +97,32 @@ def prepare_folder(folder: Path, record: RunRecord, resume: bool, overwrite: boo
         remove_partial_files(folder)
         return "finished" if _is_complete(folder) else "resumed"
     if overwrite:
+        _require_elsewhere(files_read(record.inputs), folder)
         clear_run(folder)
         return "new"
-    if resume:
+    if resume and found.job == record.job:
         raise InputError(f"--resume: the run in {folder} was asked something else\n    " + "\n    ".join(changes),
                          "the same settings and inputs", "repeat them, or give --overwrite to replace that run, or another --output")
     state = "a finished" if read_summary(folder) else "an unfinished"
+    same = "give --resume to keep what is done, " if not changes else "it is another run than this: give "
     raise InputError(f"--output {folder} holds {state} run of {found.job}", "an empty or new folder",
-                     "give --resume to continue it, --overwrite to replace it, or another --output")
+                     f"{same}--overwrite to replace it, or another --output")
+
+
+def files_read(inputs: Mapping[str, Any]) -> list[Path]:
+    """The files of a run's inputs, as its record describes them, and the image stacks that particles among them lie in."""
+    parts = [part for value in inputs.values() for part in (value if isinstance(value, list) else [value])]
+    paths = [Path(part["path"]) for part in parts if isinstance(part, Mapping)]
+    return paths + [stack for path in paths if path.suffix.lower() in (".h5", ".hdf5") for stack in stacks_named(path)]
+
+
+def _require_elsewhere(files: Iterable[Path], folder: Path) -> None:
+    """Raise InputError where a run that is to be replaced holds what the new one reads."""
+    doomed = {(folder / name).resolve() for name in written_names(folder)}
+    needed = next((path for path in files if path.resolve() in doomed), None)
+    if needed is not None:
+        raise InputError(f"--overwrite would remove {needed}, which this run reads", "inputs and images outside --output",
+                         "choose another --output")
 
 
 def written_names(folder: Path) -> list[str]:
