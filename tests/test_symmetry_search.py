@@ -69,6 +69,7 @@ def test_polymerase_carries_no_symmetry() -> None:
     assert "does not carry C2" in next(score.reason for score in ranking.scores if score.name == "C4")
 
 
+@pytest.mark.slow
 def test_seven_fold_dihedral_and_not_fourteen_fold() -> None:
     ranking = ranked(map_of("D7", seed=3), FINEST_A)
     assert ranking.best is not None and ranking.best.name == "D7"
