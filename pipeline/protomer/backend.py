@@ -9,6 +9,7 @@ from protomer.errors import InputError, NotYetError, SettingsError
 
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
+    from protomer.mode_arithmetic import ModeArithmetic
     from protomer.running.events import Events
     from protomer.running.footprint import OnDevice
 
@@ -74,6 +75,17 @@ def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) ->
     from protomer.arithmetic import Arithmetic
 
     return Arithmetic(threads)
+
+
+def mode_arithmetic_of(arithmetic: Arithmetic) -> ModeArithmetic:
+    """What computes with linear modes where this arithmetic computes."""
+    if arithmetic.backend == "cuda":
+        from protomer.cuda_mode_arithmetic import CudaModeArithmetic
+
+        return CudaModeArithmetic(arithmetic)
+    from protomer.mode_arithmetic import ModeArithmetic
+
+    return ModeArithmetic(arithmetic)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported
