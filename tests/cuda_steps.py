@@ -114,7 +114,7 @@ def fixed_poses(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
     setup = in_batches_of(2, setup_of(particles, OperatorSet.identity()))
     setup, noise = surveyed(replace(setup, store=replace(setup.store, arithmetic=arithmetic), arithmetic=arithmetic))
     sphere, numbers = solid_sphere(BOX, 0.42), tuple(range(len(setup.batches)))
-    fixed = Fixed(setup, known_poses(particles, PIXEL_A), 2, 3, 3, sphere, sphere, (numbers[::2], numbers[1::2]), epochs=1)
+    fixed = Fixed(setup, known_poses(particles, PIXEL_A), 2, 4, 3, sphere, sphere, (numbers[::2], numbers[1::2]), epochs=1)
     with mock.patch.object(fixed_loop, "NOISE_PASSES", 1), mock.patch.object(subspace, "POWER_PASSES", 1):
         common = fixed_loop.common_map(fixed, noise)
         plane = subspace.principal(fixed, common.mean, common.noise)
