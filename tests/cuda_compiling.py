@@ -19,6 +19,7 @@ from protomer_kernels.cuda import (
     filament_scores,
     grid_scores,
     insertion,
+    modes,
     newton,
     noise,
     normal_equations,
@@ -50,6 +51,10 @@ SIGNATURES = {
     filament_scores.filament_scores_kernel: (FLOATS[2], SHIFTS, types.Tuple((INT64[1], types.int64)), FLOATS[2], FLOATS[2],
                                              types.UniTuple(types.float32, 3), FLOATS[2], SHIFTS),
     winding.winding_kernel: (FLOATS[3], types.Tuple((INT32, INT32, FLOATS[2])), types.float32, FLOATS[3]),
+    modes.leave_modes_kernel: (FLOATS[3], FLOATS[4], types.Tuple((FLOATS[2], FLOATS[3])), types.Tuple((INT32, INT32)), FLOATS[3],
+                               FLOATS[2]),
+    modes.insert_modes_kernel: (types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[2], FLOATS[2])), BATCH, HALF_PLANE, types.float32,
+                                INT64[4]),
     shells.shell_sums_kernel: (FLOATS[2], INT32, INT32, INT32, FLOATS[2]),
 }
 

@@ -1,4 +1,5 @@
-"""Steps of ab-initio and helical-refine on CUDA give what the CPU gives: in Numba's simulator, and on a device where there is one."""
+"""Steps of ab-initio, helical-refine, classify-fixed and variability on CUDA give what the CPU gives: in Numba's simulator, and on a
+device where there is one."""
 
 from __future__ import annotations
 
@@ -59,3 +60,27 @@ def test_a_map_made_helical_on_cuda_is_that_of_the_cpu(on_cpu: Results, on_cuda:
     expected = on_cpu["wound"]
     assert np.count_nonzero(expected) > 400 and on_cuda["wound"].dtype == np.float32
     np.testing.assert_allclose(on_cuda["wound"], expected, atol=3e-6 * np.abs(expected).max())
+
+
+def test_classes_at_known_poses_on_cuda_are_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    assert np.ptp(on_cpu["fixed_posterior"]) > 0.3 and np.abs(on_cpu["fixed_maps_1"]).max() > 0
+    for name in (name for name in on_cpu if name.startswith("fixed_") and name != "fixed_repeats"):
+        expected = on_cpu[name]
+        np.testing.assert_allclose(on_cuda[name], expected, atol=2e-4 * max(1e-3, np.abs(expected).max()), err_msg=name)
+
+
+def test_a_classification_at_known_poses_goes_on_in_the_same_bits_whatever_number_of_batches_is_there(
+    on_cpu: Results, on_cuda: Results
+) -> None:
+    assert bool(on_cpu["fixed_repeats"]) and bool(on_cuda["fixed_repeats"])
+
+
+def test_modes_and_coordinates_on_cuda_are_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:
+    assert np.abs(on_cpu["modes_coordinates"]).max() > 0.01
+    for name in (name for name in on_cpu if name.startswith("modes") and name != "modes_repeat"):
+        expected = on_cpu[name]
+        np.testing.assert_allclose(on_cuda[name], expected, atol=2e-4 * np.abs(expected).max(), err_msg=name)
+
+
+def test_a_pass_over_images_with_modes_gives_the_same_bits_whatever_number_of_batches_is_there(on_cpu: Results, on_cuda: Results) -> None:
+    assert bool(on_cpu["modes_repeat"]) and bool(on_cuda["modes_repeat"])

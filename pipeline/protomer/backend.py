@@ -10,6 +10,7 @@ from protomer.running.devices import visible_devices
 
 if TYPE_CHECKING:
     from protomer.arithmetic import Arithmetic
+    from protomer.mode_arithmetic import ModeArithmetic
     from protomer.running.events import Events
     from protomer.running.footprint import OnDevice
 
@@ -78,6 +79,17 @@ def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) ->
     from protomer.arithmetic import Arithmetic
 
     return Arithmetic(threads)
+
+
+def mode_arithmetic_of(arithmetic: Arithmetic) -> ModeArithmetic:
+    """What computes with linear modes where this arithmetic computes."""
+    if arithmetic.backend == "cuda":
+        from protomer.cuda_mode_arithmetic import CudaModeArithmetic
+
+        return CudaModeArithmetic(arithmetic)
+    from protomer.mode_arithmetic import ModeArithmetic
+
+    return ModeArithmetic(arithmetic)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported

@@ -226,8 +226,8 @@ class CudaArithmetic(Arithmetic):
         """As Arithmetic.scalar_products; by sums and not by products of matrices, which would be in TF32, and whose bits might depend on
         how many images there are."""
         number = views.shape[1]
-        own = np.stack([(data * views[:, j]).sum(axis=(1, 2)) for j in range(number)], axis=1)
-        pairs = {(j, m): (views[:, j] * views[:, m]).sum(axis=(1, 2)) for j in range(number) for m in range(j + 1)}
+        own = np.stack([(data * views[:, j]).sum(axis=(1, 2), dtype=np.float64) for j in range(number)], axis=1)
+        pairs = {(j, m): (views[:, j] * views[:, m]).sum(axis=(1, 2), dtype=np.float64) for j in range(number) for m in range(j + 1)}
         both = np.stack([pairs[max(j, m), min(j, m)] for j in range(number) for m in range(number)], axis=1)
         return self.on_host(own), self.on_host(both).reshape(-1, number, number)
 

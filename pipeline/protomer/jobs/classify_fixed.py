@@ -29,7 +29,7 @@ from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
 from protomer.refinement.preparing import common_setup, surveyed
 from protomer.running.batches import Batch, folded_batches, share_of_batches
-from protomer.running.footprint import DEVICE_MAPS, DeviceNeeds, Work
+from protomer.running.footprint import DEVICE_MAPS, VIEWED, DeviceNeeds, Work
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -37,7 +37,6 @@ from protomer_kernels.insertion import accumulator_bytes
 
 PASSES, SECONDS_PER_COEFFICIENT = 25, 1.2e-7  # in all, as a rule; of an image and class in one of them: measured
 RANDOM_SIMILARITY = 0.5
-VIEWED = 3  # times what a batch takes in a refinement: views of maps under CTF and shift are made in double precision
 
 
 def run(inputs: Inputs, settings: ClassifyFixedSettings, job: JobRun) -> dict[str, Any]:

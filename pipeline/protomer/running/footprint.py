@@ -21,6 +21,7 @@ from protomer_kernels.slices import volume_radius
 BASE_BYTES, BASE_AT_THE_END_BYTES = 240_000_000, 330_000_000
 DEVICE_MAPS = 24  # volumes that an M-step holds at once on a device: half maps, masks, their transforms and what these are made from
 PARTS_ON_DEVICE = 2  # of the batches that are under way there, each on a thread of the host
+VIEWED = 3  # times what a batch takes of a device in a refinement: with views of maps under CTF and shift, made in double precision
 MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening and drawing hold at once
 
 
