@@ -89,12 +89,15 @@ def resolutions(folder: Path, record: MapRecord) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a dimer, .cif or .pdb")
+    parser.add_argument("--model", type=Path, help="a dimer, .cif or .pdb")
     numbers = (("number", int, 4000), ("box", int, 64), ("pixel-size", float, 2.6), ("snr", float, 0.1), ("threads", int, 1))
     for name, kind, default in numbers:
         parser.add_argument(f"--{name}", type=kind, default=default)
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
+    if chosen.model is None:
+        print("Not measured: give --model, such as MsbA, PDB 8tsq")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.folder or Path(temporary)).resolve()
         if not (folder / "mask.mrc").exists():

@@ -93,13 +93,16 @@ def compare(folder: Path, chosen: argparse.Namespace) -> None:
 def main() -> None:
     """Read the arguments; work in the folder given or in a temporary one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a dimer, .cif or .pdb")
+    parser.add_argument("--model", type=Path, help="a dimer, .cif or .pdb")
     entries = (("number", int, 500), ("box", int, 48), ("pixel-size", float, 3.4), ("snr", float, 0.1), ("threads", int, 2),
                ("patience", float, 180.0))
     for name, kind, default in entries:
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"[{default:g}]")
     parser.add_argument("--folder", type=Path, help="keep everything there, and do not run again what is finished there")
     chosen = parser.parse_args()
+    if chosen.model is None:
+        print("Not measured: give --model, such as MsbA, PDB 8tsq")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         compare((chosen.folder or Path(temporary)).resolve(), chosen)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import counting_job
 from protomer.catalogue import JOB_NAMES, declaration
@@ -224,3 +225,9 @@ def test_threads_are_set_before_numpy_is_imported(tmp_path: Path, environment: d
 def test_errors_name_the_rank_that_met_them(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(ValueError("odd"), "rank 3: ")
     assert "rank 3: fault: ValueError: odd" in capsys.readouterr().err
+
+
+def test_the_example_commands_of_a_help_text_keep_a_line_each() -> None:
+    lines = [line.strip() for line in CliRunner().invoke(jobs, ["export", "--help"]).output.splitlines()]
+    assert [line for line in lines if line.startswith("protomer export ")] == [line for line in lines if "protomer export " in line]
+    assert sum(line.startswith("protomer export ") for line in lines) == 3

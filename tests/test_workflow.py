@@ -56,6 +56,7 @@ def test_the_demo_chain_is_a_chain() -> None:
     ({"x": {**SMALL, "settings": {"nmber": 3}}}, "did you mean 'number'"), ({"x": {**SMALL, "nmber": 3}}, "did you mean 'number'"),
     ({"x": {**SMALL, "settings": {"number": "3A"}}}, "x: setting number"), ({"x": {**SMALL, "resources": {"ranks": 0}}}, "at least 1"),
     ({"x": {**SMALL, "resources": {"knots": 2}}}, "unknown setting 'knots'"), ({"x": {**SMALL, "settings": 3}}, "settings"),
+    ({"x": {**SMALL, "symmetry": "Q2"}}, "x: unknown point group 'Q2'"),
     ({"x": {**SMALL, "resources": {"ranks": 2}}}, "simulate on 2 ranks"),
     ({"x": {**SMALL, "resources": {"gpus": 1}}}, "simulate on GPUs"), ({"x": {**SMALL, "resources": {"gpus": 2}}}, "at most 1"),
     ({"x": {"job": "mask", "volume": "truht"}, "truth": SMALL}, "did you mean 'truth'"),

@@ -71,8 +71,13 @@ def job_command(job: Job) -> click.Command:
     parameters = job_parameters(job)
     if job.passes_on:
         parameters.append(click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED))
-    return _JobCommand(job.name, callback=callback, params=parameters, help=f"{job.summary}.\n\n{job.teaches}", short_help=job.summary,
-                         context_settings=_CONTEXT)
+    return _JobCommand(job.name, callback=callback, params=parameters, help=f"{job.summary}.\n\n{_laid_out(job.teaches)}",
+                       short_help=job.summary, context_settings=_CONTEXT)
+
+
+def _laid_out(text: str) -> str:
+    """The text with click's mark before paragraphs that are indented, so that commands keep a line each."""
+    return "\n\n".join(f"\b\n{part}" if part.startswith("    ") else part for part in text.split("\n\n"))
 
 
 def carry_out(job: Job, call: Call) -> int:

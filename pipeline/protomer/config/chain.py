@@ -133,7 +133,9 @@ def _check_form(document: Mapping[str, Any]) -> None:
     for name, entry in _entries(document).items():
         job = declaration(entry["job"])
         try:
-            job.settings.from_mapping(sort_names(job, entry)[1])
+            inputs, settings = sort_names(job, entry)
+            job.settings.from_mapping(settings)
+            _check_group(job, inputs)
             resources = StepResources.from_mapping(_mapping("resources", entry.get("resources") or {}))
             if resources.ranks > 1 and not job.ranks:
                 raise InputError(f"{job.name} on {resources.ranks} ranks", "one rank: this job does not share its work",
@@ -147,6 +149,13 @@ def _check_form(document: Mapping[str, Any]) -> None:
     if worst is not None:
         raise InputError(f"the chain at {'/'.join(map(str, worst.absolute_path)) or 'its top'}: {worst.message}",
                          "the form that the schema describes", "mend that entry")
+
+
+def _check_group(job: Job, inputs: Mapping[str, Any]) -> None:
+    """Raise InputError for a point group, or a convention of axes, that does not exist: hours later a job would."""
+    if "symmetry" in inputs and job.name != "symmetry-find":  # which takes other words too
+        from protomer.symmetry.point_groups import operators
+        operators(str(inputs["symmetry"]), str(inputs.get("axes", "relion")))
 
 
 def _parse_step(name: str, entry: Mapping[str, Any], entries: Mapping[str, Any], folder: Path) -> Step:

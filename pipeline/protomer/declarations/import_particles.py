@@ -34,7 +34,7 @@ defocus_v_A, defocus_angle_deg, phase_shift_deg, voltage_kV, spherical_aberratio
 
     protomer import --star particles.star --output imported""",
     inputs=(
-        Input("star", "a RELION STAR file of particles (3.0, 3.1 or 5)", file="particles.star", alternatives=(".star",)),
+        Input("star", "a RELION STAR file of particles (3.0 to 5)", file="particles.star", alternatives=(".star",)),
         Input("cs", "a cryoSPARC .cs file of particles", file="particles.cs", alternatives=(".cs",)),
         Input("passthrough", "the passthrough .cs file that belongs to --cs", file="passthrough_particles.cs", alternatives=(".cs",)),
         Input("stack", "a bare image stack", file="particles.mrcs", alternatives=(".mrcs", ".mrc", ".st", ".map"), digest=False),

@@ -75,7 +75,7 @@ def plan(inputs: Inputs, settings: ImportSettings, ranks: int, threads: int) -> 
     table_bytes = 0 if inputs.stack is not None else os.path.getsize(table_path)
     return Plan(memory_bytes=int(3e8 + 8 * table_bytes + 4 * threads * image_check.BLOCK_BYTES), disk_bytes=int(2 * table_bytes + 1e6),
                 seconds=2.0 + 2 * (os.path.getsize(table_path) if inputs.stack is not None else 0) / READ_BYTES_PER_SECOND,
-                notes=("every stack is read twice; how long that takes depends on the disk",))
+                notes=("stacks are looked for by the run itself, which reads each twice; how long that takes depends on the disk",))
 
 
 def read_table(inputs: Inputs, settings: ImportSettings) -> Particles:

@@ -25,14 +25,14 @@ from protomer.running.step_needs import plan_of
 
 def execute(inputs: Inputs, settings: RunSettings, call: Call) -> int:
     """Check and show a chain; unless this is a dry run, replace this process by Snakemake. Raises InputError."""
-    chain = read_chain(inputs.chain)
+    chain, profile = read_chain(inputs.chain), find_profile(settings.profile)
     check_environment(inputs.chain, settings.allow_other_environment)
     cores = settings.cores or len(os.sched_getaffinity(0))
     click.echo(describe_chain(chain, inputs.chain, cores))
     if call.dry_run:
         return 0
     folder = Path(settings.folder)
-    check_profile(find_profile(settings.profile), any(step.resources.ranks > 1 for step in chain.steps))
+    check_profile(profile, any(step.resources.ranks > 1 for step in chain.steps))
     prepare_chain_folder(folder)
     enter_chain(folder, chain, "--unlock" in call.arguments).keep_through_exec()
     command = snakemake_command(inputs.chain, folder, settings.profile, cores)

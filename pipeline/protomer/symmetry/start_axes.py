@@ -18,6 +18,7 @@ from protomer.symmetry.ranking import expected_correlation, least_correlation
 from protomer.symmetry.search import find_axes
 
 HDF5_ENDINGS = (".h5", ".hdf5")
+SURE_WITHOUT_HALF_MAPS = 0.95  # coarse maps that have a group reach 0.98 to 1, globular ones without it 0.5 to 0.93
 ON_AXES_DEG, ON_AXES_VOXELS = 0.05, 0.05  # nearer than this a map is left as it is, without interpolation
 
 
@@ -52,7 +53,7 @@ def find_start_axes(path: Path, group: str, operators: np.ndarray, low_pass_A: f
 
 
 def on_axes(volume: Volume, axes: StartAxes, events: Events) -> Volume:
-    """The start volume moved onto the axes; as it is, with a warning, where it does not carry the group."""
+    """The start volume moved onto the axes; as it is, with a warning, where it does not carry the group. Warns where that is unsure."""
     motion, group = axes.fit.motion, axes.group
     if not axes.is_carried:
         events.warn(
@@ -62,6 +63,13 @@ def on_axes(volume: Volume, axes: StartAxes, events: Events) -> Volume:
             "with protomer symmetry-find --symmetry any",
         )
         return volume
+    if axes.expected is None and axes.weakest < SURE_WITHOUT_HALF_MAPS:
+        events.warn(
+            "start_symmetry_unsure",
+            f"under {group} the start volume agrees with itself by {axes.weakest:.2f}, and has no half maps to tell whether that is noise: "
+            f"particles without {group} look as if they had it once it is imposed. Unless {group} is known, refine in C1 first and ask "
+            "protomer symmetry-find --symmetry any",
+        )
     if is_near(motion, volume.voxel_size_A):
         return volume
     events.event("start_moved", group=group, angle_deg=round(motion.angle_deg, 3), distance_A=round(motion.distance_A, 3),
