@@ -21,7 +21,7 @@ from protomer.abinitio.loop import State, advance, begin
 from protomer.abinitio.outcome import final_map
 from protomer.abinitio.schedule import Step
 from protomer.abinitio.setting_up import AbInitio, unit_batches
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.engine.filaments import Filaments, GridPrior, filament_grid
 from protomer.engine.maximisation import solid_sphere
 from protomer.fixed_poses import checkpoint as fixed_checkpoint
@@ -172,7 +172,7 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from protomer.cuda_arithmetic import CudaArithmetic
+    from protomer.computing.cuda_arithmetic import CudaArithmetic
 
     if config.ENABLE_CUDASIM:
         narrow_blocks()

@@ -14,7 +14,7 @@ from numba import cuda
 
 from cuda_e_step import BOX, PIXEL_A, found
 from kernel_oracles import degrees_between
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from reconstructions import as_particles

@@ -10,8 +10,8 @@ import pytest
 from numba import cuda
 
 from cuda_m_step import found
-from protomer.arithmetic import CPU
-from protomer.device_arrays import SimulatedArray, simulated_library
+from protomer.computing.arithmetic import CPU
+from protomer.computing.device_arrays import SimulatedArray, simulated_library
 from refinement_runs import PROJECT, environment
 
 Results = dict[str, np.ndarray]

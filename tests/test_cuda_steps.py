@@ -11,7 +11,7 @@ import pytest
 from numba import cuda
 
 from cuda_steps import found
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
 from refinement_runs import PROJECT, environment
 
 Results = dict[str, np.ndarray]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cuda_e_step import SideBySide
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.imaging.in_flight import done_in_flight
 from protomer.running.batches import Batch
 

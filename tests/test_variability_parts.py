@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from kernel_oracles import as_pairs, blob_map, random_rotations
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.engine.maximisation import solid_sphere
 from protomer.fixed_poses.scores import Seen
 from protomer.fixed_poses.work import Fixed
 from protomer.imaging.images import Whitened
 from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
-from protomer.mode_arithmetic import ModeArithmetic
 from protomer.symmetry.expansion import expanded
 from protomer.symmetry.operator_sets import OperatorSet
 from protomer.variability.control import Excess, beyond_noise, judged, noise_of, perturbed

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.fixed_poses.scores import Seen
 from protomer.maps.volumes import Volume
-from protomer.mode_arithmetic import ModeArithmetic
 from protomer.simulation.dataset import SimulatedData, Simulator, noise_variance
 from protomer.simulation.draws import SimulationDesign
 from protomer.simulation.pose_trial import known_images

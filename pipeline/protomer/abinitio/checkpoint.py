@@ -8,7 +8,7 @@ import numpy as np
 
 from protomer.abinitio.loop import State
 from protomer.abinitio.structures import Structures
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.running.checkpoints import Checkpoint
 
 EVERY = 8  # steps

@@ -10,8 +10,8 @@ from protomer.abinitio.frame import Frame
 from protomer.abinitio.noise import background_noise
 from protomer.abinitio.schedule import UNIT, Step, steps_of
 from protomer.abinitio.work import device_needs, image_bytes, work_bytes
-from protomer.backend import arithmetic_of
 from protomer.classes.start import in_box
+from protomer.computing.backend import arithmetic_of
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.errors import InputError
 from protomer.imaging.image_memory import available_memory_bytes

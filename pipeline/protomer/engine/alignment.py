@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.filaments import Filaments, GridPrior, filament_grid
 from protomer.imaging.images import Whitened
 from protomer_kernels.grid_scores import shift_ramps

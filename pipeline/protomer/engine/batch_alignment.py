@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import LEAST_WEIGHT, Poses, Reference, Search, at_nearest_copies, refine_modes, search_globally
 from protomer.engine.filaments import Filaments
 from protomer.engine.frame import moved_poses

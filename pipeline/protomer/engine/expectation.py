@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.engine.alignment import Poses, Reference, Search
 from protomer.engine.batch_alignment import Context, align_to_all
 from protomer.engine.model import Model

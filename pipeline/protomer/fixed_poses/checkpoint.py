@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.fixed_poses.loop import advance
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.running.job_run import JobRun

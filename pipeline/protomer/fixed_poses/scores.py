@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.hypotheses import class_posterior
 from protomer.engine.maximisation import add_up_ranks
 from protomer.engine.model import Model, insertion_scale

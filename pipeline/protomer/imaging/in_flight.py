@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.imaging.ahead import read_ahead
 from protomer.imaging.images import ImageStore
 from protomer.running.batches import Batch

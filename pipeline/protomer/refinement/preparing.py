@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
-from protomer.backend import arithmetic_of
+from protomer.computing.arithmetic import Arithmetic
+from protomer.computing.backend import arithmetic_of
 from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
 from protomer.refinement.loop import survey_images

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY, Search

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.engine.sums import by_group
 from protomer.fixed_poses.scores import Seen, scale_of, updated_noise
 from protomer.imaging.in_flight import in_flight
-from protomer.mode_arithmetic import ModeArithmetic
 from protomer.variability.posterior import posterior_of
 from protomer.variability.work import Coordinates, Standing, Varying
 from protomer_kernels.modes import empty_mode_accumulator

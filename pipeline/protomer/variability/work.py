@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from protomer.backend import mode_arithmetic_of
+from protomer.computing.backend import mode_arithmetic_of
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.fixed_poses.work import Fixed
 from protomer.maps.volumes import Halves
-from protomer.mode_arithmetic import ModeArithmetic
 
 Scales = tuple[float, float]  # mean and variance of the particles' grey scales
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.device_arrays import device_library, seen_by_kernels
+from protomer.computing.device_arrays import device_library, seen_by_kernels
 from protomer_kernels import insertion, libraries, shells, wiener, winding
 from protomer_kernels.cuda.shells import padded_shells, partial_sums, rounded_shells, shell_sums
 from protomer_kernels.cuda.winding import copies_of_planes

@@ -9,8 +9,8 @@ from protomer.errors import InputError, NotYetError, SettingsError
 from protomer.running.devices import visible_devices
 
 if TYPE_CHECKING:
-    from protomer.arithmetic import Arithmetic
-    from protomer.mode_arithmetic import ModeArithmetic
+    from protomer.computing.arithmetic import Arithmetic
+    from protomer.computing.mode_arithmetic import ModeArithmetic
     from protomer.running.events import Events
     from protomer.running.footprint import OnDevice
 
@@ -69,14 +69,15 @@ def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) ->
     Raises InputError where it has no room for one.
     """
     if backend == "cuda":
-        from protomer.cuda_arithmetic import MOST_BATCHES, CudaArithmetic
+        from protomer.computing.cuda_arithmetic import CudaArithmetic
+        from protomer.computing.cuda_memory import MOST_BATCHES
 
         on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, threads)
         if on_device.batches < MOST_BATCHES:
             events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.batches} batches at once, beside what "
                              f"else the run needs: slower than with {MOST_BATCHES}; the result is the same")
         return on_device
-    from protomer.arithmetic import Arithmetic
+    from protomer.computing.arithmetic import Arithmetic
 
     return Arithmetic(threads)
 
@@ -84,10 +85,10 @@ def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) ->
 def mode_arithmetic_of(arithmetic: Arithmetic) -> ModeArithmetic:
     """What computes with linear modes where this arithmetic computes."""
     if arithmetic.backend == "cuda":
-        from protomer.cuda_mode_arithmetic import CudaModeArithmetic
+        from protomer.computing.cuda_mode_arithmetic import CudaModeArithmetic
 
         return CudaModeArithmetic(arithmetic)
-    from protomer.mode_arithmetic import ModeArithmetic
+    from protomer.computing.mode_arithmetic import ModeArithmetic
 
     return ModeArithmetic(arithmetic)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic, Waves
-from protomer.cuda_maps import served_library
-from protomer.device_arrays import aside, finish, free_bytes, takes_threads
+from protomer.computing.arithmetic import Arithmetic, Waves
+from protomer.computing.cuda_maps import served_library
+from protomer.computing.device_arrays import aside, finish, free_bytes, takes_threads
 from protomer.errors import InputError
 from protomer.imaging.packed import Packed, as_complex
 from protomer.running.footprint import PARTS_ON_DEVICE

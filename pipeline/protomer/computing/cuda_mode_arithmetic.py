@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic, Images, Waves
-from protomer.device_arrays import seen_by_kernels
-from protomer.mode_arithmetic import ModeArithmetic, Moments, Poses
+from protomer.computing.arithmetic import Arithmetic, Images, Waves
+from protomer.computing.device_arrays import seen_by_kernels
+from protomer.computing.mode_arithmetic import ModeArithmetic, Moments, Poses
 from protomer_kernels.cuda import modes
 from protomer_kernels.cuda.noise import members_of_shells
 from protomer_kernels.modes import mode_accumulator_shape

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic, Images, Waves
+from protomer.computing.arithmetic import Arithmetic, Images, Waves
 from protomer_kernels import modes
 
 Poses = tuple[np.ndarray, np.ndarray]  # rotations (n, 3, 3) and shifts (n, 2) in pixels

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Images, Waves
-from protomer.cuda_grids import CudaGrids
-from protomer.device_arrays import seen_by_kernels
+from protomer.computing.arithmetic import Images, Waves
+from protomer.computing.cuda_grids import CudaGrids
+from protomer.computing.device_arrays import seen_by_kernels
 from protomer_kernels.ctf import CtfParameters, ctf_coefficients
 from protomer_kernels.cuda import ctf, insertion, newton, noise, slices, whitening
 from protomer_kernels.insertion import accumulator_shape

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from protomer.arithmetic import Images
-from protomer.cuda_memory import CudaMemory
-from protomer.device_arrays import seen_by_kernels
+from protomer.computing.arithmetic import Images
+from protomer.computing.cuda_memory import CudaMemory
+from protomer.computing.device_arrays import seen_by_kernels
 from protomer.running.batches import BATCH, WINDOWED
 from protomer_kernels.cuda import filament_scores, grid_scores
 from protomer_kernels.grid_posterior import DEVICE_SCORES_AT_ONCE, GridPosterior, grid_posterior
