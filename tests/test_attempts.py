@@ -61,8 +61,9 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_names_none(numbers: P
         count(numbers, tmp_path / "out", resume=True)
 
 
-def test_a_run_that_was_interrupted_by_ctrl_c_is_called_stopped_and_not_failed(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_interrupted_by_ctrl_c_is_called_stopped_and_not_failed(
+    numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(inputs: Inputs, settings: Any, job: JobRun) -> dict[str, Any]:
         raise KeyboardInterrupt
 
