@@ -1,11 +1,14 @@
-# make demo   a refinement from simulated images, and a chain to local refinement      make test   all tests (WORKERS=2 at once)
-# make lint, make types, make benchmark, make env, make clean      make gpu   on a CUDA device: its tests, its checker, its table of times
+# make demo   a refinement from simulated images, and a chain to local refinement
+# make test   tests (WORKERS=2 at once), but for the slowest; make test-all   all of them
+# make lint, make types, make benchmark, make env, make clean
+# make gpu   on a CUDA device: its tests, its checker, its table of times
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 STAMP := .venv/installed
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: env demo test gpu lint types benchmark clean
+.PHONY: env demo test test-all gpu lint types benchmark clean
 
 env: $(STAMP)
 
@@ -26,7 +29,10 @@ demo: env
 	@echo "The chain from a moving homodimer to one protomer ends in demo/protomer/of_subtracted/report.html."
 
 test: env
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: env
+	$(PYTEST)
 
 gpu: env
 	$(BIN)/python -m pip install --quiet --editable '.[test,gpu]'

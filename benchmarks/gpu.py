@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from gpu_maps import map_rows
 
-from protomer.backend import what_cuda_lacks
+from protomer.computing.backend import what_cuda_lacks
 from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.insertion import fixed_point_scale
@@ -117,7 +117,7 @@ def main() -> None:
     chosen = parser.parse_args()
     plane, lacks = HalfPlane(chosen.box, chosen.radius), what_cuda_lacks()
     if lacks:
-        from protomer.arithmetic import CPU
+        from protomer.computing.arithmetic import CPU
 
         print(f"Not measured: {lacks}. Floors for an H200 by its data sheet ({SHEET['copy'] / 1e12:.1f} TB/s, "
               f"{SHEET['float32'] / 1e12:.0f} TFLOP/s in float32, {SHEET['products'] / 1e12:.0f} in TF32); "
@@ -129,7 +129,7 @@ def main() -> None:
         return
     import cupy
 
-    from protomer.cuda_arithmetic import CudaArithmetic
+    from protomer.computing.cuda_arithmetic import CudaArithmetic
 
     arithmetic, wait = CudaArithmetic(), cupy.cuda.Stream.null.synchronize
     rates = measured_rates(cupy, wait)

@@ -27,8 +27,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from protomer.arithmetic import Arithmetic
-from protomer.backend import what_cuda_lacks
+from protomer.computing.arithmetic import Arithmetic
+from protomer.computing.backend import what_cuda_lacks
 from protomer.engine.alignment import IDENTITY, Search, Stage
 from protomer.engine.batch_alignment import Context
 from protomer.engine.expectation import expect
@@ -224,7 +224,7 @@ def main() -> None:
         return
     import cupy
 
-    from protomer.cuda_arithmetic import CudaArithmetic
+    from protomer.computing.cuda_arithmetic import CudaArithmetic
 
     def clock() -> float:
         cupy.cuda.runtime.deviceSynchronize()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import protomer
 
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
 from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band

@@ -14,7 +14,20 @@ from typing import Any
 
 from numba import cuda, types
 
-from protomer_kernels.cuda import ctf, grid_scores, insertion, newton, noise, normal_equations, shells, slices, whitening
+from protomer_kernels.cuda import (
+    ctf,
+    filament_scores,
+    grid_scores,
+    insertion,
+    modes,
+    newton,
+    noise,
+    normal_equations,
+    shells,
+    slices,
+    whitening,
+    winding,
+)
 
 FLOATS = [types.Array(types.float32, n, "C") for n in range(5)]
 INT64 = [types.Array(types.int64, n, "C") for n in range(5)]
@@ -35,6 +48,13 @@ SIGNATURES = {
     grid_scores.best_shift_kernel: (FLOATS[2], FLOATS[2], types.int64, types.int64, FLOATS[2], SHIFTS),
     grid_scores.best_rotations_kernel: (FLOATS[2], SHIFTS, INT64[2], SHIFTS),
     whitening.whitening_kernel: (CROPS, FLOATS[2], types.Tuple((FLOATS[2], INT64[1])), FLOATS[3], FLOATS[2]),
+    filament_scores.filament_scores_kernel: (FLOATS[2], SHIFTS, types.Tuple((INT64[1], types.int64)), FLOATS[2], FLOATS[2],
+                                             types.UniTuple(types.float32, 3), FLOATS[2], SHIFTS),
+    winding.winding_kernel: (FLOATS[3], types.Tuple((INT32, INT32, FLOATS[2])), types.float32, FLOATS[3]),
+    modes.leave_modes_kernel: (FLOATS[3], FLOATS[4], types.Tuple((FLOATS[2], FLOATS[3])), types.Tuple((INT32, INT32)), FLOATS[3],
+                               FLOATS[2]),
+    modes.insert_modes_kernel: (types.Tuple((FLOATS[3], FLOATS[2])), types.Tuple((FLOATS[2], FLOATS[2])), BATCH, HALF_PLANE, types.float32,
+                                INT64[4]),
     shells.shell_sums_kernel: (FLOATS[2], INT32, INT32, INT32, FLOATS[2]),
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
-from protomer.cuda_arithmetic import CudaArithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
+from protomer.computing.cuda_arithmetic import CudaArithmetic
 from protomer.engine.alignment import Search, Stage
 from protomer.engine.batch_alignment import Context
 from protomer.engine.expectation import Expectation, expect

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import config
 
-from protomer.arithmetic import Arithmetic
 from protomer.classes.consensus import references_about_consensus
+from protomer.computing.arithmetic import Arithmetic
 from protomer.engine.alignment import Reference, Search, Stage
 from protomer.engine.model import Model, insertion_scale
 from protomer.engine.schedule import Band
@@ -93,6 +93,6 @@ def found(folder: Path, arithmetic: Arithmetic) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from protomer.cuda_arithmetic import CudaArithmetic
+    from protomer.computing.cuda_arithmetic import CudaArithmetic
 
     np.savez(Path(sys.argv[1]) / "found.npz", **found(Path(sys.argv[1]), CudaArithmetic()))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
 from protomer.formats.mrc import write_stack
 from protomer.imaging.ewald import Ewald
 from protomer.imaging.images import ImageStore, common_frame

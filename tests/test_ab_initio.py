@@ -117,6 +117,7 @@ def same(first: Path, second: Path) -> bool:
     return one == two and maps[:2] == maps[2:]
 
 
+@pytest.mark.slow
 def test_three_ranks_give_the_same_bits(small: Path) -> None:
     protomer(*two_classes(small), "--output", small / "three", ranks=3)
     assert same(small / "one", small / "three")

@@ -47,6 +47,7 @@ def test_a_constant_is_set_wherever_the_engine_has_imported_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True).stdout == "7 (3, 7)\n"
 
 
+@pytest.mark.slow
 def test_a_variant_is_run_and_scored_beside_the_full_engine(benchmark: ModuleType, tmp_path: Path) -> None:
     folder, case = simulate_and_import(tmp_path, 64, 0.5), benchmark.Case("tiny", 64, 48, 4.7, 0.5, 40.0, False)
     once = benchmark.measure(next(v for v in benchmark.VARIANTS if v.name == "search-once"), case, 0, folder, 1)

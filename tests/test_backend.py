@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from protomer import cuda_arithmetic
-from protomer.arithmetic import CPU
-from protomer.backend import resolve_backend
-from protomer.cuda_arithmetic import CudaArithmetic
-from protomer.device_arrays import simulated_library
+from protomer.computing import cuda_memory
+from protomer.computing.arithmetic import CPU
+from protomer.computing.backend import resolve_backend
+from protomer.computing.cuda_arithmetic import CudaArithmetic
+from protomer.computing.device_arrays import simulated_library
 from protomer.errors import InputError, NotYetError, SettingsError
 from protomer.imaging.packed import Packed, as_pairs_of_halves
 from protomer_kernels.half_plane import HalfPlane
@@ -46,9 +46,9 @@ def test_auto_says_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy in place of CuPy, on a device with 1000 bytes."""
-    monkeypatch.setattr(cuda_arithmetic, "served_library", simulated_library)
-    monkeypatch.setattr(cuda_arithmetic, "aside", nullcontext)
-    monkeypatch.setattr(cuda_arithmetic, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(cuda_memory, "served_library", simulated_library)
+    monkeypatch.setattr(cuda_memory, "aside", nullcontext)
+    monkeypatch.setattr(cuda_memory, "free_bytes", lambda: 1000)
 
 
 def test_a_device_with_too_little_memory_is_refused_before_the_start(small: None) -> None:
@@ -59,7 +59,7 @@ def test_a_device_with_too_little_memory_is_refused_before_the_start(small: None
 
 
 def test_fewer_batches_are_there_at_once_where_memory_is_short(small: None) -> None:
-    assert CudaArithmetic(100, 1).batches == cuda_arithmetic.MOST_BATCHES  # of 800 bytes, half for batches
+    assert CudaArithmetic(100, 1).batches == cuda_memory.MOST_BATCHES  # of 800 bytes, half for batches
     several = [CudaArithmetic(100, size) for size in (60, 100, 300, 800)]
     assert [(one.at_once, one.side_by_side) for one in several] == [(3, 2), (2, 2), (1, 1), (1, 1)]
 

@@ -225,6 +225,7 @@ def test_a_disk_that_fills_anywhere_in_an_import_ends_it_in_order(small: Path, t
     assert not (tiny_disk / "out/particles.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_refinement_on_a_full_disk_says_so_at_checkpoint_or_maps_and_resumes_to_the_same_bits(tmp_path: Path, tiny_disk: Path) -> None:
     data = simulate_and_import(tmp_path, 64)
     protomer(*refine_words(data, data / "roomy"))

@@ -42,6 +42,7 @@ def words(folder: Path, *more: str) -> list[object]:
     return ["classify", "--particles", folder / "particles.h5", *volumes, *(word for each in sets for word in ("--set", each))]
 
 
+@pytest.mark.slow
 def test_stated_posteriors_are_right_as_often_as_they_say(repeated: Path) -> None:
     summary = json.loads((repeated / "out/summary.json").read_text())
     truth, found = mixed(NUMBER, SNR, 0.0, 0.5)[0].truth, read_particles(repeated / "out/particles.h5")
@@ -67,6 +68,7 @@ def test_classes_are_found_in_some_images_before_all_and_the_log_says_so(repeate
     assert [event["event"] for event in events].count("first_images_settled") == 2, "in each replicate"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_killed_in_its_second_replicate_ends_in_the_same_bits(tmp_path: Path) -> None:
     write_files(tmp_path, *mixed(200, SNR, 0.0, 0.5))

@@ -100,6 +100,7 @@ def small_words(folder: Path) -> list[object]:
     return [*classify_words(folder, folder / "state1.mrc", folder / "state1.mrc", "noise"), "--set", "random_iterations=2"]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_bits(small: Path) -> None:
     protomer(*small_words(small), "--output", small / "two", ranks=2)
     one, two = values(small / "one/particles.h5"), values(small / "two/particles.h5")
@@ -108,6 +109,7 @@ def test_two_ranks_give_the_same_bits(small: Path) -> None:
         assert np.array_equal(read_volume(small / "one" / name).data, read_volume(small / "two" / name).data)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_in_the_same_bits_after_resume(small: Path) -> None:
     killed_and_resumed(small_words(small), small / "killed")
     one, killed = values(small / "one/particles.h5"), values(small / "killed/particles.h5")

@@ -124,6 +124,7 @@ def small_words(folder: Path) -> list[object]:
                  "cross_fit_folds=1", "--set", "class_change=0.1")
 
 
+@pytest.mark.slow
 def test_three_ranks_give_the_same_bits(small: Path) -> None:
     protomer(*small_words(small), "--output", small / "three", ranks=3)
     one, three = values(small / "one/particles.h5"), values(small / "three/particles.h5")

@@ -94,6 +94,7 @@ def require_calibrated(poses: TriedPoses, confidence: Confidence) -> None:
             assert abs(stated - observed) < max(0.05, 2 * np.sqrt(0.25 / images))
 
 
+@pytest.mark.slow
 def test_with_the_true_map_what_one_set_of_images_shows_holds_for_another() -> None:
     model = read_atom_model(DEFAULT_MODEL, DEFAULT_BFACTOR_A2)
     first, second = (try_poses(simulate_dataset(model, SimulationDesign(400, 48, 6.0, 0.06, seed=seed)), model) for seed in (3, 4))

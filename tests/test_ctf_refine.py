@@ -195,6 +195,7 @@ def test_defoci_that_want_to_leave_the_range_are_counted(tmp_path: Path) -> None
     assert "defocus_range" in warned(summary) and summary["at_range"] > 100
 
 
+@pytest.mark.slow
 def test_two_ranks_find_the_same_bits_as_one(tmp_path: Path) -> None:
     planted(tilted_data(), tmp_path, DEFOCUS_SD_A)
     one, _ = refine(tmp_path, defocus=True, beam_tilt=True, magnification=True, rounds=1)

@@ -52,6 +52,7 @@ def strange_data(folder: Path) -> tuple[SimulatedData, Particles]:
     return data, read_particles(folder / "particles.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("relion_reconstruct") is None, reason="RELION is not installed")
 def test_relion_makes_our_map_from_what_was_refined_and_exported(tmp_path: Path) -> None:
     data, before = strange_data(tmp_path)

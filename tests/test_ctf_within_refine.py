@@ -74,6 +74,7 @@ def test_a_refinement_takes_back_planted_errors_and_its_map_gains_by_it(data: tu
     assert "beam tilt x" in (folder / "found/report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("summary")
 def test_a_run_stopped_after_its_ctfs_goes_on_with_two_ranks_to_the_same_bits(
         data: tuple[Path, SimulatedData], monkeypatch: pytest.MonkeyPatch) -> None:

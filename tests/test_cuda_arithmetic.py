@@ -14,7 +14,7 @@ from numba import cuda
 
 from cuda_e_step import BOX, PIXEL_A, found
 from kernel_oracles import degrees_between
-from protomer.arithmetic import CPU
+from protomer.computing.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from reconstructions import as_particles
@@ -30,7 +30,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
 
 
-@pytest.fixture(scope="module", params=["simulator", "device"])
+@pytest.fixture(scope="module", params=[pytest.param("simulator", marks=pytest.mark.slow), "device"])
 def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What CUDA gives, in a process of its own."""
     if request.param == "device" and not cuda.is_available():

@@ -10,8 +10,8 @@ import pytest
 from numba import cuda
 
 from cuda_m_step import found
-from protomer.arithmetic import CPU
-from protomer.device_arrays import SimulatedArray, simulated_library
+from protomer.computing.arithmetic import CPU
+from protomer.computing.device_arrays import SimulatedArray, simulated_library
 from refinement_runs import PROJECT, environment
 
 Results = dict[str, np.ndarray]
@@ -23,7 +23,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
 
 
-@pytest.fixture(scope="module", params=["simulator", "device"])
+@pytest.fixture(scope="module", params=[pytest.param("simulator", marks=pytest.mark.slow), "device"])
 def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What CUDA gives, in a process of its own."""
     if request.param == "device" and not cuda.is_available():

@@ -61,7 +61,7 @@ def test_the_library_that_mpi4py_loaded_is_found_and_answers() -> None:
 
 SUMS = """
 import numpy as np
-from protomer.cuda_arithmetic import CudaArithmetic
+from protomer.computing.cuda_arithmetic import CudaArithmetic
 from protomer.engine.maximisation import add_up_ranks
 from protomer.running.ranks import open_team
 team, arithmetic = open_team(), CudaArithmetic()

@@ -111,6 +111,7 @@ def test_the_copies_without_symmetry_give_the_map_that_the_images_give_with_it(h
     assert fourier_shell_correlation(plain.a.data, imposed.a.data)[1:].min() < 0.9
 
 
+@pytest.mark.slow
 def test_the_chain_goes_on_to_one_protomer_that_moves_with_and_without_subtraction(tmp_path: Path) -> None:
     steps = [step for step in read_chain(EXAMPLES / "protomer.yaml").steps if step.name != "rigid"]
     (tmp_path / "rigid").mkdir()

@@ -40,7 +40,7 @@ def test_likelihoods_are_those_of_the_image_model_summed_coefficient_by_coeffici
     plane, maps = fixed.setup.store.plane, mixed(40, 0.5)[1]
     noise = np.full((1, fixed.radius + 1), 1.3)
     first_ft, apart_ft = (transform_volume(volume, fixed.radius) for volume in (maps[0].data, apart))
-    seen = Seen.of(fixed, 0, fixed.setup.store.load(0), noise, fixed.radius)
+    seen = Seen.of(fixed, [0], fixed.setup.store.load(0), noise, fixed.radius)
     left, presence = seen.less(first_ft, plane)
     shared, power = np.moveaxis(products(left.against(apart_ft, plane, fixed.radius + 1)[:, None]), 2, 0)
 

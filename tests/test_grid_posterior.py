@@ -11,6 +11,7 @@ from protomer_kernels import grid_posterior as kernel
 from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.rotations import shift_grid
+from test_tf32 import in_tf32
 
 CLASSES, ROTATIONS, IMAGES, SHARED = 2, 70, 9, 0.2
 
@@ -72,3 +73,25 @@ def test_an_image_that_one_class_cannot_explain_counts_there_by_what_is_shared_a
                                    np.array([0.0, -500.0]), SHARED)
     assert np.isfinite(result.numerator).all()
     np.testing.assert_allclose(result.mass.sum(axis=1), [IMAGES * (1 - SHARED / 2), IMAGES * SHARED / 2], rtol=1e-5)
+
+
+class Tf32Array(np.ndarray):
+    """An array whose matrix products are those of a device: factors rounded to TF32, added up in float32."""
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        factors = (in_tf32(np.asarray(factor)) for factor in (self, other))
+        return np.matmul(*factors).view(Tf32Array)
+
+
+def test_posteriors_and_sums_with_products_in_tf32_are_nearly_those_with_float32() -> None:
+    y, amplitude, views, shifts, shift_prior, class_prior = problem()
+    plane = HalfPlane(BOX, 4)
+    ramps, slices = shift_ramps(shifts, plane.kx, plane.ky, BOX), np.stack([as_pairs(3.0 * of_class) for of_class in views])
+    exact, rounded = (kernel.grid_posterior(as_pairs(y).view(kind), amplitude.view(kind), slices, ramps, shift_prior, class_prior, SHARED)
+                      for kind in (np.ndarray, Tf32Array))
+    assert exact.highest.max() > 0.2 and not np.array_equal(exact.posterior, rounded.posterior)  # told apart, and rounded
+    np.testing.assert_allclose(rounded.log_evidence, exact.log_evidence, atol=0.01)
+    np.testing.assert_allclose(rounded.posterior, exact.posterior, atol=0.005)
+    for name in ("numerator", "weight", "mass"):
+        expected = getattr(exact, name)
+        np.testing.assert_allclose(getattr(rounded, name), expected, atol=0.01 * np.abs(expected).max())

@@ -45,6 +45,7 @@ def refined(data: Path) -> Path:
     return data / "one"
 
 
+@pytest.mark.slow
 def test_twist_and_rise_are_found_from_4_degrees_and_a_fifth_of_an_angstrom_off(refined: Path) -> None:
     said = json.loads((refined / "summary.json").read_text())
     print({name: said[name] for name in ("twist_deg", "rise_A", "twist_sd_deg", "rise_sd_A", "self_correlation", "resolution_A")})
@@ -84,11 +85,13 @@ def test_the_lattice_goes_on_to_symmetry_expansion(refined: Path, tmp_path: Path
     assert said["rows"] == 3 * 96 and "helical_shifts" not in {w["code"] for w in said["warnings"]}
 
 
+@pytest.mark.slow
 def test_three_ranks_give_the_same_bits(data: Path, refined: Path) -> None:
     protomer(*words_of(data, data / "ranks3", "rehearse=off"), ranks=3)
     require_same(refined, data / "ranks3")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_in_the_same_bits_after_resume(data: Path, refined: Path) -> None:
     output = data / "killed"
     with running(words_of(data, output, "rehearse=off"), output) as process:

@@ -47,6 +47,7 @@ def peak_memory_GB(words: list[object], **variables: str) -> float:
     return int(done.stdout.split()[-1]) * 1024 / 1e9
 
 
+@pytest.mark.slow
 def test_a_dry_run_predicts_the_peak_memory_within_20_percent_and_short_memory_changes_no_bit(data: Path) -> None:
     words = refine_words(data, data / "warm")
     peak_memory_GB(words)  # what compiles here is not counted, nor in the first of two runs: tests beside this one share the cache

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cuda_e_step import SideBySide
-from protomer.arithmetic import Arithmetic
-from protomer.imaging.in_flight import in_flight
+from protomer.computing.arithmetic import Arithmetic
+from protomer.imaging.in_flight import done_in_flight
 from protomer.running.batches import Batch
 
 BATCHES = [Batch((half, 0), np.arange(4) + 4 * number, 4, number) for number, half in enumerate((0, 0, 0, 0, 0, 1, 1))]
@@ -35,7 +35,7 @@ class OfNumbers(SideBySide):
 
 
 def all_of(arithmetic: Arithmetic, work: Any) -> list[Any]:
-    return list(in_flight(Numbered(), BATCHES, range(len(BATCHES)), arithmetic, work))  # type: ignore[arg-type]
+    return list(done_in_flight(Numbered(), BATCHES, range(len(BATCHES)), arithmetic, work))  # type: ignore[arg-type]
 
 
 def test_runs_of_one_half_come_back_in_order_though_they_go_on_side_by_side() -> None:

@@ -168,7 +168,7 @@ def test_folders_that_snakemake_made_for_outputs_are_no_hindrance(numbers: Path,
 
 
 def test_a_lost_device_ends_a_run_that_can_be_resumed(numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protomer.backend.what_cuda_lacks", lambda: None)
+    monkeypatch.setattr("protomer.computing.backend.what_cuda_lacks", lambda: None)
     with pytest.raises(DeviceLost, match="fell off the bus") as lost:
         count(numbers, tmp_path / "out", {"trouble": "device"}, backend="cuda")
     assert lost.value.exit_code == 75 and (tmp_path / "out/checkpoint.h5").exists()

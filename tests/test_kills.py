@@ -34,6 +34,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_chain_whose_snakemake_is_killed_at_work_ends_in_the_same_bits(kills: ModuleType, monkeypatch: pytest.MonkeyPatch,
                                                                          capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from protomer.formats.hdf5 import read_map_record, write_map_record, write_particles
 from protomer.formats.mrc import write_volume
@@ -19,6 +20,7 @@ from test_expanded_maps import in_bands, noise_particles
 BOX, PIXEL_A = 32, 4.0
 
 
+@pytest.mark.slow
 def test_copies_of_noise_refined_from_maps_of_noise_agree_no_more_than_by_chance(tmp_path: Path) -> None:
     """In units of the band that chance and dependent copies allow. Halves share nothing but the poses' fulcrum and the mask."""
     operators = OperatorSet.of_group("D2")

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from protomer.formats.hdf5 import read_particles
 from protomer.formats.mrc import read_volume
@@ -95,6 +96,7 @@ def test_candidates_rise_to_the_finest() -> None:
     assert shells[0] == 2.0 and shells[-1] == 30.5 and all(b > a for a, b in pairwise(shells))
 
 
+@pytest.mark.slow
 def test_a_refinement_with_it_finds_poses_and_writes_the_cut_offs_the_same_on_two_ranks(tmp_path: Path) -> None:
     data = simulate_and_import(tmp_path, number=96, snr=0.5)
     words = [*refine_words(data, tmp_path / "one"), "--set", "non_uniform=on", "--set", "rehearse=off", "--set",

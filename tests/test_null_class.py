@@ -30,6 +30,7 @@ def test_empty_images_are_told_from_particles_and_the_report_warns(data: Path) -
     assert "empty_images" in {warning["code"] for warning in summary["warnings"]}
 
 
+@pytest.mark.slow
 def test_the_null_class_changes_what_is_inserted(data: Path) -> None:
     protomer(*refine_words(data, data / "all_count"), "--set", "null_class=off", "--set", "rehearse=off")
     first, second = (read_particles(data / name / "particles.h5").log_likelihood for name in ("refined", "all_count"))

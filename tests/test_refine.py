@@ -79,7 +79,7 @@ def test_the_report_shows_how_poses_moved_and_the_noise(refined: Path) -> None:
     assert "change of shift (Å)" in page and "middle half of the particles" in page and "Noise spectrum of each optics group" in page
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (3, 4))])
 def test_any_number_of_ranks_gives_the_same_bits(coarse: Path, alone: Path, ranks: int) -> None:
     output = coarse / f"ranks{ranks}"
     protomer(*coarse_words(coarse, output), ranks=ranks)
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_or_killed_ends_in_the_same_bits_after_resume(
     assert np.array_equal(read_volume(alone / "map.mrc").data, read_volume(output / "map.mrc").data)
 
 
-@pytest.mark.parametrize(("ranks", "asked"), [(2, (1,)), (3, (0, 1, 2))])
+@pytest.mark.parametrize(("ranks", "asked"), [(2, (1,)), pytest.param(3, (0, 1, 2), marks=pytest.mark.slow)])
 def test_ranks_stop_together_whoever_gets_the_signal_and_go_on_to_the_same_bits(
     coarse: Path, alone: Path, ranks: int, asked: tuple[int, ...]
 ) -> None:
@@ -140,6 +140,7 @@ def test_a_rank_that_is_killed_ends_all_at_once_with_the_launchers_word_and_no_h
     assert {path.name for path in output.iterdir()} == {"settings.yaml", "log.jsonl", "checkpoint.h5", ".lock"}
 
 
+@pytest.mark.slow
 def test_noise_alone_is_not_resolved_beyond_its_start_and_the_report_warns(tmp_path: Path, data: Path) -> None:
     noise = simulate_and_import(tmp_path, snr=0.0)
     shutil.copy(data / "simulated/start.mrc", noise / "simulated/start.mrc")

@@ -79,6 +79,7 @@ def test_the_modified_protomer_is_put_at_its_site_in_nine_of_ten_images(tmp_path
     assert json.loads((tmp_path / "relaxed/summary.json").read_text())["symmetry"] == "C1"
 
 
+@pytest.mark.slow
 def test_maximise_ends_at_the_same_poses_as_marginalise_and_counts_each_image_once_in_the_maps(tmp_path: Path) -> None:
     data = images()
     write_particles(tmp_path / "particles.h5", as_particles(data, tmp_path).take(np.arange(100)))

@@ -31,6 +31,7 @@ def first_and_later(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dic
     return run_kernels(cache, 1), run_kernels(cache, 1), run_kernels(cache, 2)
 
 
+@pytest.mark.slow
 def test_a_kernel_from_the_cache_has_the_bits_of_the_one_just_compiled(first_and_later: tuple[dict, dict, dict]) -> None:
     compiling, loading, _ = first_and_later
     assert compiling["compiled"] == loading["loaded"] == 7 and compiling["loaded"] == loading["compiled"] == 0

@@ -153,6 +153,7 @@ def refined(data: Path) -> Path:
     return data / "one"
 
 
+@pytest.mark.slow
 def test_from_a_cylinder_4_degrees_off_the_right_lattice_is_found_and_told_from_the_others(refined: Path) -> None:
     said = json.loads((refined / "summary.json").read_text())
     print({name: said[name] for name in ("twist_deg", "rise_A", "resolution_A", "seconds", "start_lattices")})
@@ -165,6 +166,7 @@ def test_from_a_cylinder_4_degrees_off_the_right_lattice_is_found_and_told_from_
     assert not list(refined.glob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_killed_among_start_lattices_on_2_ranks_and_resumed_on_one_it_ends_in_the_same_bits(data: Path, refined: Path) -> None:
     output = data / "killed"
     launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", "2"]

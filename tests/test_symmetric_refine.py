@@ -36,7 +36,7 @@ def write_inputs(folder: Path, data: SimulatedData, motion: RigidMotion) -> list
             "--set", "rehearse=off"]
 
 
-@pytest.mark.parametrize(("group", "radius_A"), [("D2", 30.0), ("O", 60.0)])
+@pytest.mark.parametrize(("group", "radius_A"), [pytest.param("D2", 30.0, marks=pytest.mark.slow), ("O", 60.0)])
 def test_a_start_off_its_axes_is_put_onto_them_and_poses_lie_in_one_asymmetric_unit(group: str, radius_A: float, tmp_path: Path) -> None:
     model, g = symmetric_model(group, 200 if group == "D2" else 90, radius_A), operators(group)
     data = simulate_dataset(model, SimulationDesign(160, BOX, PIXEL_A, 0.3))

@@ -50,6 +50,7 @@ def ranked(volume: Volume, finest_A: float | None = None, halves: Halves[Volume]
     return rank_groups(map_spectrum(volume, finest_A or default_finest_A(volume), None, halves))
 
 
+@pytest.mark.slow
 def test_a_real_tetramer_carries_d2_and_its_c2_and_not_d4_or_c4(shared_data) -> None:
     volume = move_volume(read_volume(shared_data / "real_maps" / "betaGal.mrc"), random_motion(1, 6.0))
     ranking = ranked(volume, 14.0)
@@ -59,6 +60,7 @@ def test_a_real_tetramer_carries_d2_and_its_c2_and_not_d4_or_c4(shared_data) -> 
     assert weak["D4"] < 0.5 and weak["C4"] < 0.5
 
 
+@pytest.mark.slow
 def test_polymerase_carries_no_symmetry() -> None:
     model = read_atom_model(DEFAULT_MODEL, 200.0)
     ranking = ranked(Volume(real_volume(model.volume_ft(64, 3.8), 64).astype(np.float32), 3.8))
@@ -67,6 +69,7 @@ def test_polymerase_carries_no_symmetry() -> None:
     assert "does not carry C2" in next(score.reason for score in ranking.scores if score.name == "C4")
 
 
+@pytest.mark.slow
 def test_seven_fold_dihedral_and_not_fourteen_fold() -> None:
     ranking = ranked(map_of("D7", seed=3), FINEST_A)
     assert ranking.best is not None and ranking.best.name == "D7"

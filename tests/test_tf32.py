@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernel_oracles import degrees_between
-from protomer.arithmetic import CPU, Arithmetic, Images
+from protomer.computing.arithmetic import CPU, Arithmetic, Images
 from protomer.engine.alignment import IDENTITY, Reference, search_globally
 from protomer.engine.schedule import GRID_RADII, Band
 from protomer.simulation.pose_trial import SHIFT_EXTENT, known_images

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from kernel_oracles import as_pairs, blob_map, random_rotations
+from protomer.computing.arithmetic import CPU
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.engine.maximisation import solid_sphere
 from protomer.fixed_poses.scores import Seen
 from protomer.fixed_poses.work import Fixed
@@ -31,6 +33,7 @@ from two_domains import moving
 
 BOX, RADIUS, NUMBER, IMAGES = 12, 4, 2, 260
 PLANE = HalfPlane(BOX, RADIUS)
+ON_CPU = ModeArithmetic(CPU)
 SCALE = 2.0**24
 
 
@@ -98,7 +101,7 @@ def dense_posterior(rest: np.ndarray, loadings: np.ndarray) -> tuple[np.ndarray,
 def engine_posterior(tiny: Tiny, modes: np.ndarray) -> tuple[Coordinates, np.ndarray]:
     """The same by the engine, and what images show."""
     seen, mean = tiny[:2]
-    views = Views.of(mean.astype(np.float32), modes.astype(np.float32), RADIUS, 1)
+    views = Views.of(mean.astype(np.float32), modes.astype(np.float32), RADIUS, ON_CPU)
     shown, products = views.seen_by(seen, PLANE.arrays(len(PLANE)))
     return posterior_of(products, None), shown
 
@@ -126,7 +129,7 @@ def test_the_m_step_is_that_of_dense_probabilistic_pca(tiny: Tiny) -> None:
     found, shown = engine_posterior(tiny, guess)
     left = seen.batch.data - shown[:, 0]
     total = empty_mode_accumulator(RADIUS, NUMBER)
-    insert(seen, left, found, PLANE.arrays(len(PLANE)), (SCALE, 1), total)
+    insert(seen, left, found, PLANE.arrays(len(PLANE)), SCALE, ON_CPU, total)
     solved = np.empty((NUMBER, *total.shape[:3]), np.complex64)
     solve_modes(total, 1.0 / SCALE, np.full((NUMBER, RADIUS + 1), 1e-2), solved)
     by_engine = np.stack([smooth(map_of_quotient(one, BOX, 1)) for one in solved])
@@ -154,7 +157,7 @@ def test_a_grey_scale_is_found_together_with_coordinates(tiny: Tiny) -> None:
     shown = engine_posterior(tiny, modes)[1]
     images = (shown[:, 0] + np.einsum("nk,nkpc->npc", true, shown[:, 1:])) * scale[:, None, None] + 0.3 * random.standard_normal(
         seen.batch.data.shape).astype(np.float32)
-    views = Views.of(mean.astype(np.float32), modes.astype(np.float32), RADIUS, 1)
+    views = Views.of(mean.astype(np.float32), modes.astype(np.float32), RADIUS, ON_CPU)
     _, products = views.seen_by(seen.with_data(images.astype(np.float32)), PLANE.arrays(len(PLANE)))
     scales = (1.0, 0.05)
     for _ in range(6):
@@ -207,7 +210,7 @@ def test_halves_that_found_the_same_in_other_axes_are_brought_together() -> None
 def test_excess_counts_what_varies_beyond_noise_mode_by_mode(tiny: Tiny) -> None:
     seen, mean, modes, _, true = tiny
     one = modes / np.linalg.norm(modes.reshape(NUMBER, -1), axis=1)[:, None, None, None]
-    views = Views.of(mean.astype(np.float32), one.astype(np.float32), RADIUS, 1)
+    views = Views.of(mean.astype(np.float32), one.astype(np.float32), RADIUS, ON_CPU)
     shown, products = views.seen_by(seen, PLANE.arrays(len(PLANE)))
     sums = beyond_noise(products)
     assert np.all(sums[0] / sums[1] > 1)
@@ -237,7 +240,7 @@ def test_copies_of_an_image_share_noise_and_error_of_pose_in_the_control(tmp_pat
     particles = expanded(images, OperatorSet.of_group("C2"))
     setup, sphere = setup_of(particles, OperatorSet.identity()), solid_sphere(16, 0.42)
     varying = Varying(Fixed(setup, known_poses(particles, 8.0), 1, 6, 6, sphere, sphere, ((0,),)), 1, 0.0, 2)
-    seen = Seen.of(varying.fixed, 0, setup.store.load(0), np.ones((1, 8)), 6)
+    seen = Seen.of(varying.fixed, [0], setup.store.load(0), np.ones((1, 8)), 6)
     first, second = (np.flatnonzero(particles.copy[seen.rows] == c) for c in (0, 1))
     assert particles.image_uid[seen.rows[first]].tolist() == particles.image_uid[seen.rows[second]].tolist()
     noise = noise_of(varying, seen.rows, 30)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from protomer.computing.arithmetic import CPU
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.fixed_poses.scores import Seen
 from protomer.maps.volumes import Volume
 from protomer.simulation.dataset import SimulatedData, Simulator, noise_variance
@@ -92,7 +94,7 @@ def known_mode(made: Moving, radius: int) -> float:
     """Correlation of the amplitudes with the coordinates that follow from the true mean, mode, poses and noise, up to a Fourier radius."""
     design, truth = made.data.design, made.data.truth
     plane, found = HalfPlane(design.box, radius), np.empty((len(made.data.images), 2))
-    views = Views.of(made.data.volume.data, made.mode.data[None], radius, 1)
+    views = Views.of(made.data.volume.data, made.mode.data[None], radius, ModeArithmetic(CPU))
     for first in range(0, len(found), 64):
         rows = slice(first, first + 64)
         batch, part = known_images(made.data, plane, radius, rows), truth.take(rows)

@@ -121,12 +121,13 @@ def apply_shell_filter(volume: np.ndarray, per_shell: np.ndarray) -> np.ndarray:
 
 def shift_volume(volume: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
     """A volume (D, D, D) [z, y, x] moved by (x, y, z) voxels, round the edges of its box, by its transform's phases; the dtype is kept."""
-    spectrum, box = fft.rfftn(volume), volume.shape[-1]
-    frequencies = (fft.fftfreq(box), fft.fftfreq(box), fft.rfftfreq(box))
+    library, box = library_of(volume), volume.shape[-1]
+    spectrum, frequencies = library.fft.rfftn(volume), (fft.fftfreq(box), fft.fftfreq(box), fft.rfftfreq(box))
     for axis, (frequency, by) in enumerate(zip(frequencies, shift_px[::-1], strict=True)):
         phase = np.exp(-2j * np.pi * frequency * by).astype(spectrum.dtype)
-        spectrum *= phase.reshape([-1 if i == axis else 1 for i in range(3)])
-    return fft.irfftn(spectrum, volume.shape, overwrite_x=True)
+        spectrum *= library.arrays.asarray(phase).reshape([-1 if i == axis else 1 for i in range(3)])
+    moved: np.ndarray = library.fft.irfftn(spectrum, volume.shape, overwrite_x=True)
+    return moved
 
 
 def apply_b_factor(volume: np.ndarray, b_factor_A2: float, voxel_size_A: float) -> np.ndarray:

@@ -9,16 +9,20 @@ With Y, A and log L of newton.py, image n, shift s, slice V_g of class c at rota
 
 (4) is the E-step's expectation of what insertion takes (Scheres 2012, eqs 6 and 8), summed over images before it is inserted: one slice for
 each rotation, however many images there are. Products are those of one thread over parts of fixed size, so that bits depend on neither
-threads nor ranks.
+threads nor ranks. All of it is done where the images lie, on the host or on a device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from protomer_kernels.libraries import library_of
+
 SCORES_AT_ONCE = 2**21  # images of a part times shifts, rotations and classes: 8 MB
+DEVICE_SCORES_AT_ONCE = 2**27  # on a device, which wants large products: 512 MB
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,12 @@ class GridPosterior:
     """log sum_c pi_c Z_nc (n,) float64, P(c | n) (n, C) float64, the largest P(c, s, g | n) (n,), and eq. (4): numerator (C, G, 2, K) and
     weight (C, G, K) float32, and the images' worth that each rotation has (C, G) float32."""
 
-    log_evidence: np.ndarray
-    posterior: np.ndarray
-    highest: np.ndarray
-    numerator: np.ndarray
-    weight: np.ndarray
-    mass: np.ndarray
+    log_evidence: Any
+    posterior: Any
+    highest: Any
+    numerator: Any
+    weight: Any
+    mass: Any
 
 
 def grid_posterior(
@@ -42,22 +46,23 @@ def grid_posterior(
     log_shift_prior: np.ndarray,
     log_class_prior: np.ndarray,
     shared: float = 0.0,
+    at_once: int | None = None,
 ) -> GridPosterior:
     """Eqs (2) to (4) for n images.
 
     data (n, 2, K) and amplitude (n, K) float32, whitened; slices (C, G, 2, L) float32, L <= K: they are compared up to L and summed up to
     K; ramps (S, K) complex64 (grid_scores.shift_ramps); log_shift_prior (S,), log p_s; log_class_prior (C,), log pi_c; shared: q of
-    eq. (3).
+    eq. (3); at_once: how many scores are held, unset: SCORES_AT_ONCE. All arrays lie where the images do, and so do those that it gives.
     """
     number, classes, rotations, shifts = len(data), len(slices), slices.shape[1], len(ramps)
-    length, found = data.shape[2], []
-    numerator = np.zeros((classes, rotations, 2 * length), np.float32)
-    weight, mass = np.zeros((classes, rotations, length), np.float32), np.zeros((classes, rotations), np.float32)
+    arrays, length, found = library_of(data).arrays, data.shape[2], []
+    numerator = arrays.zeros((classes, rotations, 2 * length), np.float32)
+    weight, mass = arrays.zeros((classes, rotations, length), np.float32), arrays.zeros((classes, rotations), np.float32)
     power = slices[:, :, 0] ** 2 + slices[:, :, 1] ** 2
-    at_once = max(1, SCORES_AT_ONCE // (classes * shifts * rotations))
-    for first in range(0, number, at_once):
-        part = slice(first, first + at_once)
-        moved = (amplitude[part] * (data[part, 0] + 1j * data[part, 1])).astype(np.complex64)[:, None] * ramps[None]
+    images = max(1, (SCORES_AT_ONCE if at_once is None else at_once) // (classes * shifts * rotations))
+    for first in range(0, number, images):
+        part = slice(first, first + images)
+        moved = (amplitude[part] * (data[part, 0] + np.complex64(1j) * data[part, 1])).astype(np.complex64)[:, None] * ramps[None]
         square = amplitude[part] * amplitude[part]
         scores = _scores(moved, square, slices, power, log_shift_prior)
         log_z, highest = _normalised(scores, rotations)
@@ -86,9 +91,10 @@ def _scores(
     classes, rotations, _, compared = slices.shape
     low = moved[:, :, :compared]
     left = np.concatenate([low.real, low.imag], axis=2).reshape(number * shifts, 2 * compared)
-    scores = np.empty((classes, number, shifts, rotations), np.float32)
+    products = [left @ slices[c].reshape(rotations, 2 * compared).T for c in range(classes)]
+    scores = (products[0][None] if classes == 1 else np.stack(products)).reshape(classes, number, shifts, rotations)
+    del products
     for c in range(classes):
-        np.matmul(left, slices[c].reshape(rotations, 2 * compared).T, out=scores[c].reshape(number * shifts, rotations))
         scores[c] -= (np.float32(0.5) * (square[:, :compared] @ power[c].T))[:, None]
         scores[c] += log_shift_prior.astype(np.float32)[:, None]
     return scores

@@ -17,6 +17,8 @@ The origin of an image, its mean grey, says nothing of modes and is left out eve
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
@@ -33,16 +35,20 @@ def pairs(number: int) -> int:
     return number * (number + 1) // 2
 
 
+def mode_accumulator_shape(radius: int, number: int) -> tuple[int, int, int, int]:
+    """Of an accumulator of `number` modes for slices up to `radius`."""
+    r = volume_radius(radius)
+    return 2 * r + 1, 2 * r + 1, r + 1, 2 * number + pairs(number)
+
+
 def empty_mode_accumulator(radius: int, number: int) -> np.ndarray:
     """An accumulator of `number` modes for slices up to `radius`, zeros."""
-    r = volume_radius(radius)
-    return np.zeros((2 * r + 1, 2 * r + 1, r + 1, 2 * number + pairs(number)), np.int64)
+    return np.zeros(mode_accumulator_shape(radius, number), np.int64)
 
 
 def mode_accumulator_bytes(radius: int, number: int) -> int:
     """What empty_mode_accumulator takes."""
-    r = volume_radius(radius)
-    return 8 * (2 * r + 1) ** 2 * (r + 1) * (2 * number + pairs(number))
+    return 8 * math.prod(mode_accumulator_shape(radius, number))
 
 
 @numba.njit(cache=True)

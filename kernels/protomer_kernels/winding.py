@@ -11,23 +11,39 @@ Within a plane of W all x and y have the same z_n, so that c is first summed alo
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import numba
 import numpy as np
 from numba.extending import register_jitable
-from scipy import ndimage
+
+from protomer_kernels.libraries import library_of
 
 MARGIN_PX = 3.0  # of the box: a spline at a point within it has its four samples, on the last voxel too
 EDGE_PX = 2.0
+ONE, THREE, FOUR, SIX = (np.float32(number) for number in (1.0, 3.0, 4.0, 6.0))
+
+
+@register_jitable
+def spline_weights(fraction):
+    """b of eq. (2) at the four nearest samples of a point `fraction` beyond the second."""
+    rest = ONE - fraction
+    before, second = rest * rest * rest / SIX, (FOUR - SIX * fraction * fraction + THREE * fraction * fraction * fraction) / SIX
+    third, after = (FOUR - SIX * rest * rest + THREE * rest * rest * rest) / SIX, fraction * fraction * fraction / SIX
+    return before, second, third, after
 
 
 @register_jitable
 def _spline_weights(fraction, out):
-    """b of eq. (2) at the four nearest samples of a point `fraction` beyond the second."""
-    rest = 1.0 - fraction
-    out[0] = rest * rest * rest / 6.0
-    out[1] = (4.0 - 6.0 * fraction * fraction + 3.0 * fraction * fraction * fraction) / 6.0
-    out[2] = (4.0 - 6.0 * rest * rest + 3.0 * rest * rest * rest) / 6.0
-    out[3] = fraction * fraction * fraction / 6.0
+    """spline_weights in an array."""
+    out[0], out[1], out[2], out[3] = spline_weights(fraction)
+
+
+@register_jitable
+def weight_of_copy(there, half_px, edge_px):
+    """w of eq. (1) at z."""
+    beyond = max(abs(there) - half_px, 0.0)
+    return 0.5 + 0.5 * np.cos(np.pi * min(beyond / edge_px, 1.0))
 
 
 @register_jitable
@@ -70,8 +86,7 @@ def _wind(coefficients, lattice, window, out):
         last = int(np.floor((z - centre + half_px + edge_px) / rise_px))
         for n in range(first, last + 1):
             there = z - centre - n * rise_px
-            beyond = max(abs(there) - half_px, 0.0)
-            weight = 0.5 + 0.5 * np.cos(np.pi * min(beyond / edge_px, 1.0))
+            weight = weight_of_copy(there, half_px, edge_px)
             if weight <= 0.0:
                 continue
             k = int(np.floor(there))
@@ -94,14 +109,20 @@ def wound(volume: np.ndarray, twist_rad: float, rise_px: float, central_px: floa
     """Eq. (1) of a map (D, D, D): float32, 0 beyond a radius about z (unset: as far as the box goes).
 
     central_px: length along z of the part whose subunits count. Raises ValueError where it holds no subunit of every place, or lies so
-    near the ends of the box that splines lack samples.
+    near the ends of the box that splines lack samples. It is made where the map lies.
     """
     box = len(volume)
     half_px, farthest = central_px / 2, box // 2 - MARGIN_PX
     if not (0 < rise_px <= central_px and half_px + EDGE_PX < farthest):
         raise ValueError(f"a rise of {rise_px:g} px, with the central {central_px:g} px of a box of {box}")
     radius = farthest if radius_px is None else min(radius_px, farthest)
-    coefficients = ndimage.spline_filter(np.asarray(volume, np.float64), order=3)
-    out = np.empty((box, box, box), np.float32)
-    _wind(coefficients, (float(twist_rad), float(rise_px)), (half_px, EDGE_PX, float(radius)), out)
+    coefficients = library_of(volume).ndimage.spline_filter(volume.astype(np.float64), order=3)
+    return wind(coefficients, (float(twist_rad), float(rise_px)), (half_px, EDGE_PX, float(radius)))
+
+
+@singledispatch
+def wind(coefficients: np.ndarray, lattice: tuple[float, float], window: tuple[float, float, float]) -> np.ndarray:
+    """Eq. (1), (D, D, D) float32, from spline coefficients (D, D, D) float64; lattice and window as _wind takes them."""
+    out = np.empty(coefficients.shape, np.float32)
+    _wind(coefficients, lattice, window, out)
     return out

@@ -38,7 +38,7 @@ def radius_of_sums(work: AbInitio, is_fine: bool) -> int:
 
 def begin(work: AbInitio) -> State:
     """Before the first step."""
-    nothing = Structures.nothing(work.classes, work.frame.box, radius_of_sums(work, False))
+    nothing = Structures.nothing(work.classes, work.frame.box, radius_of_sums(work, False), work.setup.arithmetic.library)
     return State(0, nothing, nothing)
 
 

@@ -20,6 +20,7 @@ from protomer.refinement.setup import MASK_FRACTION
 from protomer.running.events import Events
 from protomer.tables.particles import Particles
 from protomer_kernels.fourier import low_pass, pad_volume
+from protomer_kernels.libraries import library_of
 from protomer_kernels.shells import centred_shell_mean
 
 FEW_IMAGES, FEW_SHARE = 20, 0.02
@@ -70,15 +71,17 @@ def gone_through(work: AbInitio, state: State) -> Outcome:
     posterior = in_table_order(share.posterior)
     log_z = np.stack([evidence(table, setup.shift_extent_px) for table in tables], axis=1)
     presence = np.asarray(expit(logsumexp(log_z + np.log(now.prior), axis=1)))
-    small = [final_map(work, solved(found.sums[k], work.frame.box, radius + 1, setup.threads)) for k in range(work.classes)]
+    small = [setup.arithmetic.on_host(final_map(work, solved(found.sums[k], work.frame.box, radius + 1, setup.threads)))
+             for k in range(work.classes)]
     structure = np.array([unlike_radial_mean(volume) for volume in small])
     maps = [in_image_box(work, volume) for volume in small]
     return Outcome(maps, posterior, PoseTable.chosen(tables, posterior.argmax(axis=1)), presence, structure)
 
 
 def final_map(work: AbInitio, volume: np.ndarray) -> np.ndarray:
-    """Low-passed at the final resolution, in a sphere."""
-    return np.asarray(low_pass(volume, work.frame.last_radius + 0.5, EDGE_SHELLS) * solid_sphere(len(volume), MASK_FRACTION), np.float32)
+    """Low-passed at the final resolution, in a sphere, where the volume lies."""
+    sphere = solid_sphere(len(volume), MASK_FRACTION, library=library_of(volume))
+    return (low_pass(volume, work.frame.last_radius + 0.5, EDGE_SHELLS) * sphere).astype(np.float32, copy=False)
 
 
 def in_image_box(work: AbInitio, volume: np.ndarray) -> Volume:

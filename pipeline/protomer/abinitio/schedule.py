@@ -20,6 +20,7 @@ from protomer.engine.alignment import Search, Stage
 LEAST_RADIUS, COARSE_RADIUS, WIDE_GROWTH = 6, 9, 2
 START_STEPS, HELD_START, COARSE_STEPS = 36, 12, 12  # HELD_START: steps of an attempt at the initial resolution
 FINE_STEPS, HELD_STEPS = 12, 5  # of the fine steps, those at the coarse radius
+UNIT = 32  # images of a batch
 GRID_DENSITY = 5
 SHIFT_STEP = 4.2  # steps of the lattice of shifts in a wave of the finest detail
 FINE_BATCHES = 4  # times the last coarse batch

@@ -8,10 +8,10 @@ import numpy as np
 
 from protomer.abinitio.frame import Frame
 from protomer.abinitio.noise import background_noise
-from protomer.abinitio.schedule import Step, steps_of
-from protomer.abinitio.work import image_bytes, work_bytes
-from protomer.arithmetic import Arithmetic
+from protomer.abinitio.schedule import UNIT, Step, steps_of
+from protomer.abinitio.work import device_needs, image_bytes, work_bytes
 from protomer.classes.start import in_box
+from protomer.computing.backend import arithmetic_of
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.errors import InputError
 from protomer.imaging.image_memory import available_memory_bytes
@@ -22,7 +22,6 @@ from protomer.running.batches import Batch
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
 
-UNIT = 32  # images of a batch
 LEAST_IMAGES = UNIT  # of each class
 
 
@@ -81,7 +80,7 @@ def prepare(particles: Particles, operators: np.ndarray, settings: AbInitioSetti
     require_memory(needed, settings.classes, team.ranks_here())
     small = in_box(particles, frame.box)
     batches = unit_batches(particles, settings.seed)
-    arithmetic = Arithmetic(job.threads)
+    arithmetic = arithmetic_of(job.backend, job.threads, device_needs(particles, settings, len(operators)), job.events)
     store = kept_images(small, batches, (images, needed), False, arithmetic, job)
     extent_px = frame.box / 16 if settings.shift_search_extent is None else settings.shift_search_extent / frame.pixel_A
     setup, _ = surveyed(Setup(small, store, batches, range(team.rank, len(batches), team.size), team, frame.pixel_A, job.seed,

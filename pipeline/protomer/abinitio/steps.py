@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from threadpoolctl import threadpool_limits
 
 from protomer.abinitio.schedule import Step
 from protomer.abinitio.setting_up import AbInitio
@@ -17,16 +16,15 @@ from protomer.engine.alignment import Poses
 from protomer.engine.batch_alignment import Context
 from protomer.engine.expectation import Expectation, expect
 from protomer.engine.hypotheses import Hypotheses, evidence
-from protomer.engine.maximisation import Sums
+from protomer.engine.maximisation import Sums, add_up_ranks
 from protomer.engine.model import Model, insertion_scale
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.sums import insert_poses
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import Whitened, whitened
 from protomer.randomness import combine, uniform
-from protomer_kernels.grid_posterior import GridPosterior, grid_posterior
+from protomer_kernels.grid_posterior import GridPosterior
 from protomer_kernels.grid_scores import shift_ramps
-from protomer_kernels.insertion import empty_accumulator, insert_slices
 from protomer_kernels.rotations import (
     asymmetric_unit_rows,
     matrices_from_quaternions,
@@ -34,7 +32,7 @@ from protomer_kernels.rotations import (
     shift_grid,
     super_fibonacci_grid,
 )
-from protomer_kernels.slices import extract_slices, transform_volume
+from protomer_kernels.slices import transform_volume
 
 LEAST_MASS = 1e-5  # of an image: a rotation that holds less adds no slice
 SHIFT_SPREAD = 0.75  # standard deviation of the particles' places, in extents of the search
@@ -59,7 +57,7 @@ def model_of(work: AbInitio, volume: np.ndarray, radius: int) -> Model:
 def random_start(work: AbInitio, step: Step, nothing: Structures) -> list[Sums]:
     """Sums of each class with the images of the step at rotations drawn at random."""
     setup, radius = work.setup, (nothing.numerator.shape[3] - 3) // 2
-    accumulators = [empty_accumulator(radius) for _ in range(work.classes)]
+    accumulators = [setup.arithmetic.empty_accumulator(radius) for _ in range(work.classes)]
     model = model_of(work, nothing.maps[0], radius)
     scale = insertion_scale(setup.largest, setup.particles, model)
     for unit in work.own(work.units(step)):
@@ -69,7 +67,7 @@ def random_start(work: AbInitio, step: Step, nothing: Structures) -> list[Sums]:
             rotation = matrices_from_quaternions(random_quaternions(setup.seed, keys))
             poses = Poses(rotation[:, None], np.zeros((len(rows), 1, 2)), np.ones((len(rows), 1)), *(np.zeros((len(rows),)),) * 3)
             insert_poses(batch, poses, setup.store.plane, setup.operators, scale, accumulators[k], setup.arithmetic)
-    return totals(work, accumulators, scale)
+    return totals(work, accumulators, radius, scale)
 
 
 def random_quaternions(seed: int, keys: np.ndarray) -> np.ndarray:
@@ -87,36 +85,31 @@ def prepared(work: AbInitio, unit: int, model: Model, radius: int) -> tuple[Whit
     return whitened(setup.particles, rows, crops, weights, setup.store.plane, setup.pixel_size_A, setup.arithmetic), rows
 
 
-def totals(work: AbInitio, accumulators: list[np.ndarray], scale: float) -> list[Sums]:
-    """The sums of all ranks, exact since they are integers."""
-    for accumulator in accumulators:
-        work.setup.team.add_up(accumulator)
-    return [Sums.of(accumulator, scale) for accumulator in accumulators]
+def totals(work: AbInitio, accumulators: list[Any], radius: int, scale: float) -> list[Sums]:
+    """The sums of all ranks, exact since they are integers; where they are computed on."""
+    setup, keys = work.setup, [(0, k) for k in range(work.classes)]
+    added = add_up_ranks(dict(zip(keys, accumulators, strict=True)), keys, radius, setup.team, setup.arithmetic)
+    return [Sums.of(setup.arithmetic.here(added[key]), scale) for key in keys]
 
 
 def expect_coarsely(work: AbInitio, step: Step, now: Structures) -> Found:
     """Every image of the step at all rotations and shifts of a grid, which is turned at random, so that no step has another's points."""
-    setup, plane = work.setup, work.setup.store.plane
-    grid = turned_grid(work, step)
-    length = plane.prefix(step.radius)
-    slices = np.empty((work.classes, len(grid), 2, length), np.float32)
-    for k, volume in enumerate(now.maps):
-        volume_ft = transform_volume(volume, step.radius, workers=setup.threads)
-        extract_slices(volume_ft, grid.astype(np.float32), plane.kx[:length], plane.ky[:length], slices[k])
+    setup, arithmetic, plane = work.setup, work.setup.arithmetic, work.setup.store.plane
+    grid, waves = turned_grid(work, step), plane.arrays(plane.prefix(step.radius))
+    slices = np.stack([arithmetic.slices(transform_volume(volume, step.radius, workers=setup.threads), grid, waves) for volume in now.maps])
     model = model_of(work, now.maps[0], (now.numerator.shape[3] - 3) // 2)
     scale = insertion_scale(setup.largest, setup.particles, model)
-    accumulators = [empty_accumulator(model.insertion_radius) for _ in range(work.classes)]
+    accumulators = [arithmetic.empty_accumulator(model.insertion_radius) for _ in range(work.classes)]
     own, rows = work.own(work.units(step)), []
     weigh = grid_weigher(work, step, slices, np.log(now.prior))
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(setup.threads) as pool:
-        for first in range(0, len(own), setup.threads):
-            units = own[first : first + setup.threads]
-            batches = [prepared(work, unit, model, step.insertion_radius)[0] for unit in units]
-            for unit, result in zip(units, pool.map(weigh, batches), strict=True):
-                for k in range(work.classes):
-                    insert_sums(work, result, k, grid, scale, accumulators[k])
-                rows.append([unit, len(result.highest), result.log_evidence.sum(), result.highest.sum(), *result.posterior.sum(axis=0)])
-    return found_by_units(work, totals(work, accumulators, scale), rows)
+    for first in range(0, len(own), arithmetic.grids_at_once):
+        units = own[first : first + arithmetic.grids_at_once]
+        batches = [prepared(work, unit, model, step.insertion_radius)[0] for unit in units]
+        for unit, result in zip(units, weigh(batches), strict=True):
+            for k in range(work.classes):
+                insert_sums(work, result, k, grid, scale, accumulators[k])
+            rows.append([unit, len(result.highest), result.log_evidence.sum(), result.highest.sum(), *result.posterior.sum(axis=0)])
+    return found_by_units(work, totals(work, accumulators, model.insertion_radius, scale), rows)
 
 
 def turned_grid(work: AbInitio, step: Step) -> np.ndarray:
@@ -126,31 +119,33 @@ def turned_grid(work: AbInitio, step: Step) -> np.ndarray:
     return np.asarray(grid[asymmetric_unit_rows(quaternions_from_matrices(grid), work.setup.operators)])
 
 
-def grid_weigher(work: AbInitio, step: Step, slices: np.ndarray, log_prior: np.ndarray) -> Callable[[Whitened], GridPosterior]:
-    """What gives the posteriors of a batch over this grid."""
-    plane, extent_px = work.setup.store.plane, work.setup.shift_extent_px
+def grid_weigher(
+    work: AbInitio, step: Step, slices: Any, log_prior: np.ndarray
+) -> Callable[[Sequence[Whitened]], Iterator[GridPosterior]]:
+    """What gives the posteriors of batches over this grid."""
+    plane, extent_px, arithmetic = work.setup.store.plane, work.setup.shift_extent_px, work.setup.arithmetic
     shifts = shift_grid(extent_px, step.shift_step_px(plane.box))
     spread = -0.5 * (shifts.astype(np.float64) ** 2).sum(axis=1) / max(SHIFT_SPREAD * extent_px, 0.5) ** 2
     prior = spread - logsumexp(spread)
 
-    def weigh(batch: Whitened) -> GridPosterior:
-        length = batch.amplitude.shape[1]
+    def weigh(batches: Sequence[Whitened]) -> Iterator[GridPosterior]:
+        length = batches[0].amplitude.shape[1]
         ramps = shift_ramps(shifts, plane.kx[:length], plane.ky[:length], plane.box)
-        return grid_posterior(batch.data, batch.amplitude, slices, ramps, prior, log_prior, step.shared)
+        return arithmetic.posteriors_of_grid([batch.arrays for batch in batches], slices, ramps, (prior, log_prior), step.shared)
 
     return weigh
 
 
-def insert_sums(work: AbInitio, found: GridPosterior, k: int, grid: np.ndarray, scale: float, out: np.ndarray) -> None:
+def insert_sums(work: AbInitio, found: GridPosterior, k: int, grid: np.ndarray, scale: float, out: Any) -> None:
     """Insert the slices that hold anything: as images of amplitude sqrt(weight), whose numerator and weight are these sums."""
     setup, held = work.setup, np.flatnonzero(found.mass[k] > LEAST_MASS)
-    amplitude = np.sqrt(found.weight[k, held])
-    data = found.numerator[k, held] / np.maximum(amplitude, np.float32(1e-12))[:, None]
-    ones = np.arange(len(held)), np.zeros((len(held), 2)), np.ones(len(held))
+    there, waves = setup.arithmetic.here(held), setup.store.plane.arrays(found.weight.shape[2])
+    amplitude = np.sqrt(found.weight[k][there])
+    data = found.numerator[k][there] / np.maximum(amplitude, np.float32(1e-12))[:, None]
+    image, no_shift, one = np.arange(len(held)), np.zeros((len(held), 2)), np.ones(len(held))
     for operator in setup.operators:
         turned = np.ascontiguousarray(operator @ grid[held])
-        insert_slices((ones[0], turned, ones[1], ones[2]), (data, amplitude), setup.store.plane.arrays(amplitude.shape[1]), scale,
-                      setup.threads, out)
+        setup.arithmetic.insert((image, turned, no_shift, one), (data, amplitude), waves, scale, out)
 
 
 def found_by_units(work: AbInitio, sums: list[Sums], rows: list[list[float]]) -> Found:
@@ -177,7 +172,8 @@ def expect_finely(work: AbInitio, step: Step, now: Structures, units: list[int],
 
 def found_finely(work: AbInitio, share: Expectation, units: list[int], radius: int, log_prior: np.ndarray) -> Found:
     """What all ranks found."""
-    accumulators = [of_class.get((0, 0), empty_accumulator(radius)) for of_class in share.accumulators]
+    nothing = work.setup.arithmetic.empty_accumulator
+    accumulators = [of_class[0, 0] if of_class else nothing(radius) for of_class in share.accumulators]
     log_z = np.stack([evidence(poses, work.setup.shift_extent_px) for poses in share.poses], axis=1)
     certainty = (share.posterior * np.stack([poses.weight[:, 0] for poses in share.poses], axis=1)).max(axis=1)
     values = np.stack([logsumexp(log_z + log_prior, axis=1), certainty], axis=1)
@@ -186,7 +182,7 @@ def found_finely(work: AbInitio, share: Expectation, units: list[int], radius: i
         part = slice(first, first + len(work.setup.batches[unit].rows))
         first = part.stop
         rows.append([unit, part.stop - part.start, *values[part].sum(axis=0), *share.posterior[part].sum(axis=0)])
-    return found_by_units(work, totals(work, accumulators, share.scale), rows)
+    return found_by_units(work, totals(work, accumulators, radius, share.scale), rows)
 
 
 def with_prior(now: Structures, found: Found, gain: float) -> Structures:

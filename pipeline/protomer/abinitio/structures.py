@@ -5,7 +5,8 @@
 (2) V = numerator / (weight + mean weight of the shell / SSNR)                                            (wiener.py, eq. 1, one SSNR)
 
 No half maps say what the SSNR is, and halves that are aligned to one reference would overstate it: it is SSNR throughout, up to the radius
-of the step, which is what keeps noise out. Then the map is centred, cut to a sphere and made non-negative.
+of the step, which is what keeps noise out. Then the map is centred, cut to a sphere and made non-negative. All of it is done where the
+sums lie, on the host or on a device; the prior stays on the host.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from protomer.engine.maximisation import Sums, regularised, solid_sphere
 from protomer.refinement.setup import MASK_FRACTION
 from protomer_kernels.fourier import low_pass, shift_volume
 from protomer_kernels.insertion import volume_radius
+from protomer_kernels.libraries import HOST, Library, library_of
 
 SSNR = 5.0
 COARSE_GAIN, FINE_GAIN = 0.3, 0.6  # the map goes this far to what EM would give: 0.1 needs three times the steps
@@ -38,16 +40,17 @@ class Structures:
     prior: np.ndarray
 
     @classmethod
-    def nothing(cls, classes: int, box: int, radius: int) -> Structures:
+    def nothing(cls, classes: int, box: int, radius: int, library: Library = HOST) -> Structures:
         """Before the first images: maps of zeros, and sums that serve slices up to `radius`."""
         r = volume_radius(radius)
         shape = (classes, 2 * r + 1, 2 * r + 1, r + 1)
-        maps = np.zeros((classes, box, box, box), np.float32)
-        return cls(maps, np.zeros(shape, np.complex64), np.zeros(shape, np.float32), 0, np.full(classes, 1.0 / classes))
+        zeros = library.arrays.zeros
+        maps = zeros((classes, box, box, box), np.float32)
+        return cls(maps, zeros(shape, np.complex64), zeros(shape, np.float32), 0, np.full(classes, 1.0 / classes))
 
     def emptied(self, radius: int) -> Structures:
         """The same maps and prior, with sums that serve another radius."""
-        fresh = Structures.nothing(len(self.maps), self.maps.shape[1], radius)
+        fresh = Structures.nothing(len(self.maps), self.maps.shape[1], radius, library_of(self.maps))
         return replace(fresh, maps=self.maps, prior=self.prior)
 
     def added(self, batch: Sequence[Sums], gain: float) -> Structures:
@@ -74,26 +77,27 @@ class Shaping:
     def solved(self, sums: Sums, box: int, shells: int, radius: int) -> np.ndarray:
         """Eq. (2), low-passed at a radius, and shaped: (box, box, box) float32."""
         volume = low_pass(solved(sums, box, shells, self.threads), radius + 0.5, EDGE_SHELLS)
-        sphere = solid_sphere(box, MASK_FRACTION)
+        sphere = solid_sphere(box, MASK_FRACTION, library=library_of(volume))
         if self.centre:
             volume = shift_volume(volume, -offset_px(volume * sphere, self.operators))
         volume = volume * sphere
-        return np.asarray(np.maximum(volume, 0.0) if self.non_negative else volume, np.float32)
+        return (np.maximum(volume, np.float32(0.0)) if self.non_negative else volume).astype(np.float32, copy=False)
 
 
 def solved(sums: Sums, box: int, shells: int, threads: int) -> np.ndarray:
     """Eq. (2). A class that no image shows has a map of zeros."""
     if float(sums.weight.max()) <= 0.0:
-        return np.zeros((box,) * 3, np.float32)
+        nothing: np.ndarray = library_of(sums.weight).arrays.zeros((box,) * 3, np.float32)
+        return nothing
     return regularised(sums, np.full(shells, SSNR), box, threads)
 
 
 def offset_px(volume: np.ndarray, operators: np.ndarray) -> np.ndarray:
     """Where the centre of mass of the positive density lies (x, y, z), as far as the group leaves it free and one step may move it."""
-    density, axis = np.maximum(volume, 0.0).astype(np.float64), np.arange(len(volume)) - len(volume) // 2
-    total = density.sum()
+    density = np.maximum(volume, np.float32(0.0)).astype(np.float64)
+    axis, total = library_of(volume).arrays.arange(len(volume)) - len(volume) // 2, float(density.sum())
     if total <= 0.0:
         return np.zeros(3)
-    centre = np.array([(density.sum(axis=others) * axis).sum() for others in ((0, 1), (0, 2), (1, 2))]) / total
+    centre = np.array([float((density.sum(axis=others) * axis).sum()) for others in ((0, 1), (0, 2), (1, 2))]) / total
     free, most = operators.mean(axis=0) @ centre, MOST_CENTRING * len(volume)
     return np.asarray(free * min(1.0, most / max(float(np.linalg.norm(free)), 1e-12)))

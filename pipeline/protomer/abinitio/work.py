@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from protomer.abinitio.frame import Frame
-from protomer.abinitio.schedule import FINE_GRID_ROTATIONS, GRID_DENSITY, START_STEPS, coarse_radius, steps_of
+from protomer.abinitio.schedule import (
+    FINE_GRID_RADIUS,
+    FINE_GRID_ROTATIONS,
+    GRID_DENSITY,
+    SHIFT_STEP,
+    START_STEPS,
+    UNIT,
+    coarse_radius,
+    steps_of,
+)
 from protomer.declarations.ab_initio import AbInitioSettings
-from protomer.running.footprint import BASE_AT_THE_END_BYTES, BASE_BYTES
+from protomer.running.footprint import BASE_AT_THE_END_BYTES, BASE_BYTES, DeviceNeeds, Work
 from protomer.tables.particles import Particles
-from protomer_kernels.grid_posterior import SCORES_AT_ONCE
+from protomer_kernels.grid_posterior import DEVICE_SCORES_AT_ONCE, SCORES_AT_ONCE
 from protomer_kernels.half_plane import HalfPlane, largest_radius
 from protomer_kernels.insertion import accumulator_bytes
+from protomer_kernels.rotations import shift_grid
 
 POSE_BYTES = 4 * 8 * 7 + 8 * 18  # of an image in one class: four modes with rotation, shift and weight; covariance, likelihood and odds
 MAPS_AT_THE_END = 6  # of the images' own box, for each class
@@ -34,6 +44,23 @@ def image_bytes(particles: Particles, settings: AbInitioSettings, ranks: int) ->
     """Prepared images of one rank."""
     frame = Frame.of(particles, settings)
     return 8 * len(HalfPlane(frame.box, largest_radius(frame.box))) * -(-len(particles) // ranks)
+
+
+def device_needs(particles: Particles, settings: AbInitioSettings, order: int) -> DeviceNeeds:
+    """Of a device: the larger of the coarse and the fine steps, with the running sums of now and of the best attempt."""
+    frame, classes = Frame.of(particles, settings), settings.classes
+    coarse, extent_px = coarse_radius(frame.first_radius, frame.last_radius), frame.box / 16
+    if settings.shift_search_extent is not None:
+        extent_px = settings.shift_search_extent / frame.pixel_A
+    length = HalfPlane(frame.box, largest_radius(frame.box)).prefix(min(coarse + 2, largest_radius(frame.box)))
+    rotations, grid = GRID_DENSITY * coarse**3 // order + 1, FINE_GRID_ROTATIONS // order + 1
+    shifts, fine_shifts = (len(shift_grid(extent_px, frame.box / steps)) for steps in (SHIFT_STEP * coarse, 32))
+    moved, scores = 32 * UNIT * shifts * length, 4 * max(min(DEVICE_SCORES_AT_ONCE, UNIT * classes * rotations * shifts),
+                                                         classes * rotations * shifts)
+    of_grid = 2 * classes * rotations * length * (8 + 4) + rotations * length * 12 + moved + 3 * scores
+    fine = Work(0, frame.box, classes, classes, False, 1, grid, FINE_GRID_RADIUS, fine_shifts, frame.last_radius + 2, classes)
+    held = classes * (2 * accumulator_bytes(frame.last_radius + 2) + 4 * 4 * frame.box**3 + 8 * grid * length)
+    return DeviceNeeds(held + max(classes * accumulator_bytes(coarse + 2) + of_grid, fine.device_bytes), fine.device_batch_bytes)
 
 
 def seconds(particles: Particles, settings: AbInitioSettings, order: int, workers: int) -> float:

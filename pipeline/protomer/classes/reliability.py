@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
 from protomer.classes.classification import Classes, Mixture, hypotheses_of
+from protomer.computing.arithmetic import Arithmetic
 from protomer.engine.alignment import search_globally
 from protomer.engine.model import Model
 from protomer.engine.rehearsal import blank, sampled_batches

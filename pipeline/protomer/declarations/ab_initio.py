@@ -49,4 +49,5 @@ JOB = Job(
     settings=AbInitioSettings,
     entry="protomer.jobs.ab_initio",
     ranks=True,
+    cuda=True,
 )

@@ -57,4 +57,5 @@ JOB = Job(
     settings=ClassifyFixedSettings,
     entry="protomer.jobs.classify_fixed",
     ranks=True,
+    cuda=True,
 )

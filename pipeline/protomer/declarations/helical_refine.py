@@ -71,4 +71,5 @@ JOB = Job(
     settings=HelicalRefineSettings,
     entry="protomer.jobs.helical_refine",
     ranks=True,
+    cuda=True,
 )

@@ -51,4 +51,5 @@ JOB = Job(
     settings=VariabilitySettings,
     entry="protomer.jobs.variability",
     ranks=True,
+    cuda=True,
 )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
-from protomer.engine.filaments import Filaments, filament_grid
+from protomer.computing.arithmetic import CPU, Arithmetic
+from protomer.engine.filaments import Filaments, GridPrior, filament_grid
 from protomer.imaging.images import Whitened
-from protomer_kernels.grid_scores import best_rotations, shift_ramps
+from protomer_kernels.grid_scores import shift_ramps
 from protomer_kernels.half_plane import HalfPlane
 from protomer_kernels.newton import UNBOUNDED, covariance_and_log_determinant
 from protomer_kernels.normal_equations import SUMS
@@ -151,9 +151,8 @@ def search_globally(
     if filaments is None:
         best, best_shift = reference.arithmetic.best_of_grid(batch.arrays, reference.slices, ramps, keep)
     else:
-        scores, shifts = filament_scores(batch, reference, ramps, filaments)
-        best = best_rotations(scores, keep)
-        best_shift = np.take_along_axis(shifts, best, axis=1)
+        prior = GridPrior(filaments, reference.grid)
+        best, best_shift = reference.arithmetic.best_of_windows(batch.arrays, reference.slices, ramps, prior, keep)
     rotation = reference.grid[best]
     shift = reference.shifts_px[best_shift].astype(np.float64)
     if filaments is not None:
@@ -167,19 +166,6 @@ def search_globally(
         sums = climb_starts(batch, reference, rotation, shift, present, (stage.radius, stage.steps), held)
     rotation, shift, present = thin_starts(rotation, shift, sums[..., 0], present, reference.alike, MODES, STARTS_APART_RAD)
     return refine_modes(batch, reference, search, *reference.with_mates(rotation, shift, present), held)
-
-
-def filament_scores(
-    batch: Whitened, reference: Reference, ramps: np.ndarray, filaments: Filaments
-) -> tuple[np.ndarray, np.ndarray]:
-    """What grid_scores gives, with the log prior, where filaments may lie; minus infinity elsewhere."""
-    scores = np.full((len(batch.data), len(reference.grid)), -np.inf, np.float32)
-    shifts = np.zeros(scores.shape, np.int16)
-    for part, rows in filaments.windows(reference.grid):
-        found, shift = reference.arithmetic.scores_of_grid(batch.take(rows).arrays, reference.slices[part], ramps)
-        scores[rows, part] = found + filaments.take(rows).log_prior(reference.grid[None, part]).astype(np.float32)
-        shifts[rows, part] = shift
-    return scores, shifts
 
 
 def refine_modes(

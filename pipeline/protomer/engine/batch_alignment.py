@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import LEAST_WEIGHT, Poses, Reference, Search, at_nearest_copies, refine_modes, search_globally
 from protomer.engine.filaments import Filaments
+from protomer.engine.frame import moved_poses
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.local_alignment import Local, align_locally, back_from, without_rest
 from protomer.engine.pose_table import PoseTable
 from protomer.imaging.images import Whitened
+from protomer.maps.rigid_motion import RigidMotion
 from protomer_kernels.newton import UNBOUNDED
 
 
@@ -23,7 +25,7 @@ class Context:
     batch that tells progress and raises where the run is to stop, what an image may show, and whether it counts at all modes of its
     posterior or at the heaviest alone. draw (N,) in [0, 1): each image counts at one mode, drawn from its posterior. local: poses are
     looked for near given ones only; is_first: for the first time. arithmetic: what computes on arrays. filaments: what is known of the
-    poses of all images (N,)."""
+    poses of all images (N,). put_back: in a local refinement, by what poses are moved once they are found (frame.py)."""
 
     search_again: np.ndarray
     scale: float
@@ -36,6 +38,7 @@ class Context:
     is_first: bool = False
     arithmetic: Arithmetic = CPU
     filaments: Filaments | None = None
+    put_back: RigidMotion | None = None
 
 
 Aligned = tuple[Poses, Whitened, Poses]
@@ -78,7 +81,8 @@ def _align(
         return poses, batch, poses
     compared = without_rest(batch, half, local, rows, reference.plane) if local.takes_rest else batch
     seen = align_locally(compared, reference, search, known, rows, local, context.is_first)
-    return back_from(seen, local.origin_px), compared, seen
+    poses = back_from(seen, local.origin_px)
+    return poses if context.put_back is None else moved_poses(poses, context.put_back, context.pixel_size_A), compared, seen
 
 
 def _search_or_climb(

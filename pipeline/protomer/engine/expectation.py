@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.engine.alignment import Poses, Reference, Search
 from protomer.engine.batch_alignment import Context, align_to_all
 from protomer.engine.model import Model
@@ -24,7 +24,7 @@ from protomer.engine.sums import by_group, insert_poses, residual_sums
 from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import ImageStore, whitened
-from protomer.imaging.in_flight import in_flight, rows_of
+from protomer.imaging.in_flight import done_in_flight, rows_of
 from protomer.running.batches import Batch, Key
 from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane
@@ -65,7 +65,7 @@ def expect(
         fold = _Fold.of(step, key)
         for of_class, accumulator in zip(accumulators, fold.accumulators, strict=True):
             of_class[key] = accumulator
-        for part in in_flight(store, batches, list(of_key), context.arithmetic, partial(step.seen, fold)):
+        for part in done_in_flight(store, batches, list(of_key), context.arithmetic, partial(step.seen, fold)):
             seen.append(part)
             context.advance(len(part.posterior))
     return _joined(seen, pose_tables, (len(noise), 3, noise.shape[1]), tuple(accumulators), context.scale)

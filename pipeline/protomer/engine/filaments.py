@@ -40,7 +40,7 @@ class Filaments:
     twist_rad: float
     rise_px: float
 
-    def take(self, rows: np.ndarray) -> Filaments:
+    def take(self, rows: np.ndarray | slice) -> Filaments:
         """Some of the images."""
         return replace(self, tilt_rad=self.tilt_rad[rows], psi_rad=self.psi_rad[rows])
 
@@ -111,6 +111,42 @@ class Filaments:
             copy_covariances(turn, move, quaternions[:, None], np.ascontiguousarray(covariance[rows]), made)
             out[rows] = made[:, 0]
         return out
+
+
+@dataclass(frozen=True)
+class GridPrior:
+    """What is known of n images at the rotations of a grid (G, 3, 3) that is sorted by psi."""
+
+    filaments: Filaments
+    grid: np.ndarray
+
+    def take(self, rows: slice) -> GridPrior:
+        """Of some of the images."""
+        return replace(self, filaments=self.filaments.take(rows))
+
+    @property
+    def windows(self) -> list[tuple[slice, np.ndarray]]:
+        """Parts of the grid, each with the images that may lie there (Filaments.windows)."""
+        return self.filaments.windows(self.grid)
+
+    def log(self, part: slice, rows: np.ndarray) -> np.ndarray:
+        """Log priors (m, g) float32 of some images in a part of the grid."""
+        return self.filaments.take(rows).log_prior(self.grid[None, part]).astype(np.float32)
+
+    @property
+    def angles(self) -> np.ndarray:
+        """(G, 2) float32: tilt and psi of the rotations, radians."""
+        return np.stack(axis_angles(self.grid), axis=1).astype(np.float32)
+
+    @property
+    def given(self) -> np.ndarray:
+        """(n, 2) float32: tilt and psi of the images, radians; NaN where a psi is not known."""
+        return np.stack([self.filaments.tilt_rad, self.filaments.psi_rad], axis=1).astype(np.float32)
+
+    @property
+    def precision(self) -> tuple[float, float, float]:
+        """Of tilt and psi, rad^-2, and 1 where the polarity is unknown, else 0."""
+        return self.filaments.tilt_sd_rad**-2.0, self.filaments.psi_sd_rad**-2.0, float(self.filaments.both_ways)
 
 
 def _square(away: np.ndarray, deviation: float) -> np.ndarray:

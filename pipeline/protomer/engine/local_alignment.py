@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, LEAST_WEIGHT, Poses, Reference, Search, climb_starts, refine_modes, thin_starts
 from protomer.engine.confidence import full_covariance
 from protomer.imaging.images import Whitened

@@ -1,6 +1,6 @@
 """The M-step: from accumulated slices to half maps, their FSC, and the references of the next E-step.
 
-All of it is done where the accumulators lie: on the host, or on a device (cuda_maps.py); maps stay there until they are asked for.
+All of it is done where the accumulators lie: on the host, or on a device (computing/cuda_maps.py); maps stay there until they are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.maps.resolution import corrected_fsc, first_random_shell
 from protomer.maps.volumes import Halves
 from protomer.randomness import generator

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, Reference, Search
 from protomer.running.batches import Key
 from protomer.tables.particles import Particles

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.fft
 from scipy.spatial.transform import Rotation
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import IDENTITY, Poses, Reference, Search, search_globally
 from protomer.engine.confidence import Confidence, TriedPoses, full_covariance
 from protomer.engine.filaments import Filaments, turned_about_z

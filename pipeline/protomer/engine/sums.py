@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import LEAST_WEIGHT, Poses, Reference
 from protomer.imaging.images import Whitened
 from protomer_kernels.half_plane import HalfPlane

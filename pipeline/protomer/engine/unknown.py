@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.alignment import Reference
 from protomer.imaging.images import Whitened
 from protomer_kernels.half_plane import HalfPlane

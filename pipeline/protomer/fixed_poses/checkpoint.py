@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from protomer.computing.arithmetic import Arithmetic
 from protomer.fixed_poses.loop import advance
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.running.job_run import JobRun
@@ -13,14 +14,14 @@ from protomer.running.job_run import JobRun
 ARRAYS = ("noise", "posterior", "shared", "power", "presence", "prior")
 
 
-def save(standing: Standing, job: JobRun) -> None:
+def save(standing: Standing, job: JobRun, arithmetic: Arithmetic) -> None:
     """Checkpoint after a pass."""
     kept = {name: getattr(standing, name) for name in ARRAYS}
     kept |= {"amplitude": standing.amplitude, "done": standing.done, "left": standing.left, "history": json.dumps(standing.history)}
     for k, of_class in enumerate((standing.mean, *standing.apart)):
         kept |= {f"{k}_map_{half}_{fold}": volume for (half, fold), volume in of_class.items()}
     for k, totals in enumerate(standing.totals):
-        kept |= {f"{k}_total_{half}_{fold}": total for (half, fold), total in totals.items()}
+        kept |= {f"{k}_total_{half}_{fold}": arithmetic.on_host(total) for (half, fold), total in totals.items()}
     job.checkpoint.save(kept)
 
 
@@ -30,7 +31,8 @@ def resume(fixed: Fixed, job: JobRun) -> Standing | None:
     if saved is None:
         return None
     maps = [{(half, fold): saved[f"{k}_map_{half}_{fold}"] for half, fold in fixed.setup.keys} for k in range(fixed.number + 1)]
-    totals = tuple({(half, fold): saved[f"{k}_total_{half}_{fold}"] for half, fold in fixed.setup.keys} for k in range(fixed.number)
+    here = fixed.setup.arithmetic.here
+    totals = tuple({(half, fold): here(saved[f"{k}_total_{half}_{fold}"]) for half, fold in fixed.setup.keys} for k in range(fixed.number)
                    if f"{k}_total_0_0" in saved)
     arrays = {name: saved[name] for name in ARRAYS}
     return Standing(maps[0], tuple(maps[1:]), **arrays, totals=totals,
@@ -46,5 +48,5 @@ def until_settled(fixed: Fixed, standing: Standing, job: JobRun) -> Standing:
         job.events.event("pass", number=last["pass"], online=last["is_online"], fractions=np.round(last["fractions"], 4).tolist(),
                          changed=round(last["changed"], 4), moved=round(last["moved"], 4),
                          mean_best_posterior=round(last["mean_best_posterior"], 4), gain_nats=round(last["gain"], 4))
-        save(standing, job)
+        save(standing, job, fixed.setup.arithmetic)
     return standing

@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from protomer.engine.maximisation import (
     LEAST_SSNR,
@@ -38,6 +37,7 @@ from protomer.engine.maximisation import (
 from protomer.fixed_poses.work import Fixed, Maps
 from protomer.maps.volumes import Halves
 from protomer.running.batches import Key
+from protomer_kernels.libraries import library_of
 from protomer_kernels.shells import shell_cross_sums
 from protomer_kernels.wiener import shell_weights, solve_volume
 
@@ -58,9 +58,10 @@ class References:
 
 
 def references(fixed: Fixed, totals: Sequence[Totals], scale: float, search_radius: int = 0) -> References:
-    """References of all classes from their accumulators; the same on every rank."""
+    """References of all classes from their accumulators, where they are computed on; the maps, on the host, are the same on every rank."""
     box, shells, threads, setup = fixed.box, fixed.radius + 1, fixed.setup.threads, fixed.setup
-    solvent, focus = fixed.masks(box)
+    arithmetic = setup.arithmetic
+    solvent, focus = (arithmetic.here(mask) for mask in fixed.masks(box))
     pool = together(totals)
     halves, pooled = [half_totals(of_class) for of_class in totals], half_totals(pool)
     half_maps = [each.map(lambda total: unregularised(Sums.of(total, scale), box, shells, threads)) for each in (pooled, *halves)]
@@ -75,14 +76,14 @@ def references(fixed: Fixed, totals: Sequence[Totals], scale: float, search_radi
     for key in own:
         of_all = without_fold(pool, pooled, key, setup.keys, scale)
         ridge = mean_weight[0][key[0]] / np.maximum(common, LEAST_SSNR) + SPARE
-        made.append(solve_volume(of_all.numerator, of_all.weight, ridge, box, threads) * solvent)
+        made.append(arithmetic.on_host(solve_volume(of_all.numerator, of_all.weight, ridge, box, threads) * solvent))
         mean_ft = of_all.numerator  # the quotient took its place
         for k, of_class in enumerate(totals):
             sums = without_fold(of_class, halves[k], key, setup.keys, scale)
             difference = sums.numerator
             difference -= sums.weight * mean_ft
             ridge = mean_weight[k + 1][key[0]] / np.maximum(ratio[k], LEAST_SSNR**2) + SPARE
-            made.append(solve_volume(difference, sums.weight, ridge, box, threads) * focus)
+            made.append(arithmetic.on_host(solve_volume(difference, sums.weight, ridge, box, threads) * focus))
     classes = len(totals) + 1
     gathered = setup.team.gather_rows(np.array(made, np.float32).reshape(-1, classes, box, box, box))
     owners = [key for rank in range(setup.team.size) for n, key in enumerate(setup.keys) if n % setup.team.size == rank]
@@ -93,7 +94,8 @@ def references(fixed: Fixed, totals: Sequence[Totals], scale: float, search_radi
 
 def shared_difference(own: Halves[np.ndarray], common: Halves[np.ndarray], focus: np.ndarray, shells: int) -> np.ndarray:
     """S / N of eq. (3) by shell (shells,), from unregularised half maps of a class and of all images."""
-    a, b = (scipy.fft.rfftn((own[half] - common[half]) * focus) for half in (0, 1))
+    transform = library_of(focus).fft.rfftn
+    a, b = (transform((own[half] - common[half]) * focus) for half in (0, 1))
     shared, power_a, power_b = (np.convolve(sums, np.ones(SMOOTHED), "same") for sums in shell_cross_sums(a, b).T)
     noise = np.maximum(0.5 * (power_a + power_b) - shared, 1e-3 * (power_a + power_b))
     ratio = np.divide(np.maximum(shared, 0.0), noise, out=np.zeros(len(noise)), where=noise > 0)

@@ -85,7 +85,7 @@ def of_ratio(ratio: list[float]) -> np.ndarray:
 def rehearse(fixed: Fixed, standing: Standing) -> Reliability | None:
     """Classify images made from the classes' maps; the same on every rank. None where the classes do not differ."""
     setup, plane, radius = fixed.setup, fixed.setup.store.plane, fixed.radius
-    number, shells = fixed.number, standing.noise.shape[1]
+    number, shells, arithmetic = fixed.number, standing.noise.shape[1], setup.arithmetic
     own = [n for n in setup.numbers if n in fixed.sample]
     folds, last = len(setup.keys) // 2, standing.history[-1]
     mean_fsc, *class_fsc = (of_references(np.array(fsc), folds, -1) for fsc in (last["fsc"][0], *(of_ratio(r) for r in last["ratio"])))
@@ -98,16 +98,18 @@ def rehearse(fixed: Fixed, standing: Standing) -> Reliability | None:
             key, rows = setup.batches[n].key, setup.batches[n].rows
             if key != current:
                 current, other = key, (1 - key[0], key[1])
-                views = transforms(standing, key, radius, setup.threads)
+                views = transforms(standing, key, radius, arithmetic)
                 common = possible_truth(standing.mean[key], standing.mean[other], mean_fsc)
                 apart = [possible_truth(of_class[key], of_class[other], fsc) * np.float32(standing.amplitude)
                          for of_class, fsc in zip(standing.apart, class_fsc, strict=True)]
-                true_views = [transform_volume((common + volume).astype(np.float32), radius, workers=setup.threads) for volume in apart]
+                true_maps = [arithmetic.here((common + volume).astype(np.float32)) for volume in apart]
+                true_views = [transform_volume(volume, radius, workers=setup.threads) for volume in true_maps]
             random = generator(setup.seed, n, "rehearsed class")
             true = random.choice(number, len(rows), p=standing.prior)
-            seen = Seen.of(fixed, n, np.zeros((len(rows), len(plane)), np.complex64), standing.noise, radius)
-            shown = np.stack([seen.shown(view, plane) for view in true_views])[true, np.arange(len(rows))]
-            left, _ = seen.with_data(shown + random.standard_normal(shown.shape, np.float32)).less(views[0], plane)
+            seen = Seen.blank(fixed, n, standing.noise, radius)
+            chosen = arithmetic.here(true), arithmetic.here(np.arange(len(rows)))
+            shown = np.stack([seen.shown(view, plane) for view in true_views])[chosen]
+            left, _ = seen.with_data(shown + arithmetic.here(random.standard_normal(shown.shape, np.float32))).less(views[0], plane)
             shared, power = np.moveaxis(products(np.stack([left.against(view, plane, shells) for view in views[1:]], axis=1)), 2, 0)
             log_odds = shared - 0.5 * power
             tried.append((log_odds, true.astype(np.float64)))

@@ -20,6 +20,7 @@ Views that do not show a difference have a small G and count for as much as they
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -27,10 +28,10 @@ from scipy.special import logsumexp
 from protomer.engine.maximisation import UNREGULARISED, Sums, add_up_ranks, working_box
 from protomer.fixed_poses.scores import Seen, scale_of
 from protomer.fixed_poses.work import Fixed, Maps
+from protomer.imaging.in_flight import in_flight
 from protomer.randomness import generator
 from protomer.running.batches import Key
 from protomer_kernels.fourier import crop_volume, low_pass, pad_volume
-from protomer_kernels.insertion import empty_accumulator
 from protomer_kernels.slices import transform_volume
 from protomer_kernels.wiener import shell_weights, solve_volume
 
@@ -68,13 +69,13 @@ def start_maps(fixed: Fixed, mean: Maps, noise: np.ndarray) -> tuple[Maps, ...]:
 
 def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
     """Eqs. (1) and (2), at the radius of the start."""
-    setup, number = fixed.setup, max(1, fixed.number - 1) + SPARE_DIRECTIONS
+    setup, arithmetic, number = fixed.setup, fixed.setup.arithmetic, max(1, fixed.number - 1) + SPARE_DIRECTIONS
     radius = min(fixed.start_radius, fixed.radius)
     box = working_box(setup.store.plane.box, radius)
     focus = fixed.masks(box)[1]
     first, second = (orthonormal(random_maps(setup.seed, half, number, focus, radius)) for half in (0, 1))
     directions = first, second
-    weight: dict[Key, np.ndarray] | None = None
+    weight: dict[Key, Any] | None = None
     for _ in range(POWER_PASSES):
         totals, scale, _, _ = one_pass(fixed, mean, noise, radius, directions, weight is None)
         weight = totals[0] if weight is None else weight
@@ -82,9 +83,9 @@ def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
         for half in (0, 1):
             density = Sums.of(weight[half, 0], scale).weight
             ridge = WEAK * shell_weights(density, radius + 1) + UNREGULARISED
-            maps = [solve_volume(Sums.of(totals[j + 1][half, 0], scale).numerator, density, ridge, box, setup.threads) * focus
+            maps = [solve_volume(Sums.of(totals[j + 1][half, 0], scale).numerator, density, ridge, box, setup.threads)
                     for j in range(number)]
-            new.append(orthonormal(np.stack(maps)))
+            new.append(orthonormal(np.stack([arithmetic.on_host(volume) * focus for volume in maps])))
         directions = (new[0], new[1])
     _, _, b, gram = one_pass(fixed, mean, noise, radius, directions, False)
     return strongest(Plane(directions, b, gram), fixed)
@@ -92,35 +93,38 @@ def principal(fixed: Fixed, mean: Maps, noise: np.ndarray) -> Plane:
 
 def one_pass(
     fixed: Fixed, mean: Maps, noise: np.ndarray, radius: int, directions: tuple[np.ndarray, np.ndarray], with_weight: bool
-) -> tuple[list[dict[Key, np.ndarray]], float, np.ndarray, np.ndarray]:
-    """Accumulators of each half, that of plain images first (only with_weight has them), and (b, G) of all rows in table order."""
-    setup, plane, number = fixed.setup, fixed.setup.store.plane, len(directions[0])
+) -> tuple[list[dict[Key, Any]], float, np.ndarray, np.ndarray]:
+    """Accumulators of each half, where they are computed on, that of plain images first (only with_weight has them), and (b, G) of all
+    rows in table order."""
+    setup, plane, number, arithmetic = fixed.setup, fixed.setup.store.plane, len(directions[0]), fixed.setup.arithmetic
     scale = scale_of(fixed, noise, radius) / 2.0 ** np.ceil(np.log2(2.0 * MOST_SIGMAS))
     found: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros((0, number)), np.zeros((0, number, number)))]
-    accumulators: list[dict[Key, np.ndarray]] = [{} for _ in range(number + 1)]
+    accumulators: list[dict[Key, Any]] = [{} for _ in range(number + 1)]
     current = None
     with setup.progress("looking for what varies", sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for n, crops in setup.store.stream(setup.numbers):
-            key = setup.batches[n].key
+        for together, crops in in_flight(setup.store, setup.batches, setup.numbers, arithmetic):
+            key = setup.batches[together[0]].key
             if key != current:
                 current = key
-                common = transform_volume(in_box(mean[key], len(directions[0][0])), radius, workers=setup.threads)
-                views = [transform_volume(each, radius, workers=setup.threads) for each in directions[key[0]]]
+                maps = in_box(mean[key], len(directions[0][0])), *directions[key[0]]
+                common, *views = [transform_volume(arithmetic.here(each), radius, workers=setup.threads) for each in maps]
                 for of_one in accumulators:
-                    of_one.setdefault((key[0], 0), empty_accumulator(radius))
-            seen = Seen.of(fixed, n, crops, noise, radius)
+                    if (key[0], 0) not in of_one:
+                        of_one[key[0], 0] = arithmetic.empty_accumulator(radius)
+            seen = Seen.of(fixed, together, crops, noise, radius)
             if with_weight:
-                seen.insert(np.ones(len(seen.rows)), plane, scale, setup.threads, accumulators[0][key[0], 0])
+                seen.insert(np.ones(len(seen.rows)), plane, scale, accumulators[0][key[0], 0])
             left, _ = seen.less(common, plane)
             shown = np.stack([seen.shown(view, plane) for view in views], axis=1)
-            b, gram = np.einsum("ndk,njdk->nj", left.batch.data, shown), np.einsum("njdk,nldk->njl", shown, shown)
+            b, gram = arithmetic.scalar_products(left.batch.data, shown)
             found.append((b, gram))
             sigmas = b / np.sqrt(np.maximum(np.einsum("njj->nj", gram), 1e-12))
             for j in range(number):
-                left.insert(np.clip(sigmas[:, j], -MOST_SIGMAS, MOST_SIGMAS), plane, scale, setup.threads, accumulators[j + 1][key[0], 0])
+                left.insert(np.clip(sigmas[:, j], -MOST_SIGMAS, MOST_SIGMAS), plane, scale, accumulators[j + 1][key[0], 0])
             line.advance(len(seen.rows))
             setup.check_stop()
-    totals = [add_up_ranks(of_one, [(0, 0), (1, 0)], radius, setup.team) for of_one in accumulators]
+    added = [add_up_ranks(of_one, [(0, 0), (1, 0)], radius, setup.team, arithmetic) for of_one in accumulators]
+    totals = [{key: arithmetic.here(total) for key, total in of_one.items()} for of_one in added]
     order = np.argsort(setup.row_order, kind="stable")
     b, gram = (setup.team.gather_rows(np.concatenate(part))[order] for part in zip(*found, strict=True))
     return totals, scale, b, gram

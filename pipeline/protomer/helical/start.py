@@ -75,9 +75,10 @@ def first_reference(setup: Setup, start: Volume | None, lattice: Lattice, settin
     box = setup.store.plane.box
     if start is None:
         assert setup.winding is not None
-        return setup.wound(cylinder(box, setup, settings), lattice) * setup.solid(box)
-    data = low_pass(start.data, setup.width_A / settings.initial_low_pass, 2.0)
-    return setup.wound(data, lattice) * setup.solid(box)
+        data = cylinder(box, setup, settings)
+    else:
+        data = low_pass(start.data, setup.width_A / settings.initial_low_pass, 2.0)
+    return setup.arithmetic.on_host(setup.wound(setup.arithmetic.here(data), lattice) * setup.solid(box))
 
 
 def cylinder(box: int, setup: Setup, settings: HelicalRefineSettings) -> np.ndarray:

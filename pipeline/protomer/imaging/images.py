@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import CPU, Arithmetic
+from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.errors import InputError
 from protomer.formats.mrc import StackReader
 from protomer.imaging.aberrations import correct_odd_phases, even_turns, magnification_of, odd_correction

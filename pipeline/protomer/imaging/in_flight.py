@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.imaging.ahead import read_ahead
 from protomer.imaging.images import ImageStore
 from protomer.running.batches import Batch
@@ -18,24 +18,36 @@ T = TypeVar("T")
 
 
 def in_flight(
+    store: ImageStore, batches: Sequence[Batch], numbers: Sequence[int], arithmetic: Arithmetic
+) -> Iterator[tuple[list[int], Any]]:
+    """Numbers of batches of one half and fold, as many as `arithmetic` takes at once, and their crops (n, K) complex64, one after the
+    other, where it computes. What becomes of an image does not depend on which batches are there with it."""
+    for run, crops in _brought(store, batches, numbers, arithmetic):
+        yield run, crops
+        arithmetic.finish()
+
+
+def done_in_flight(
     store: ImageStore, batches: Sequence[Batch], numbers: Sequence[int], arithmetic: Arithmetic, work: Callable[[list[int], Any], T]
 ) -> Iterator[T]:
-    """What work(numbers, crops) gives for batches of one half and fold, as many as `arithmetic` takes at once, and their crops (n, K)
-    complex64 where it computes; in the order of the batches.
-
-    As many calls go on beside one another as `arithmetic` has `side_by_side`, each on a thread: while a device computes for one, the host
-    does its part of another. What becomes of an image depends neither on them nor on which batches are there with it.
-    """
+    """What work(numbers, crops) gives for what `in_flight` has, in its order, as many calls beside one another as `arithmetic` has
+    `side_by_side`, each on a thread: while a device computes for one, the host does its part of another."""
 
     def done(run: list[int], crops: Any) -> T:
         found = work(run, crops)
         arithmetic.finish()
         return found
 
+    yield from _side_by_side(_brought(store, batches, numbers, arithmetic), done, arithmetic.side_by_side)
+
+
+def _brought(
+    store: ImageStore, batches: Sequence[Batch], numbers: Sequence[int], arithmetic: Arithmetic
+) -> Iterator[tuple[list[int], Any]]:
+    """Runs of batches and their crops, the next ones being brought meanwhile."""
     runs = runs_of(batches, numbers, arithmetic.at_once)
     with ThreadPoolExecutor(max(1, arithmetic.threads), "batches") as readers:
-        coming = read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run))))
-        yield from _side_by_side(coming, done, arithmetic.side_by_side)
+        yield from read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run))))
 
 
 def _side_by_side(coming: Iterator[tuple[list[int], Any]], work: Callable[[list[int], Any], T], number: int) -> Iterator[T]:

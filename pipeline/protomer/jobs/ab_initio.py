@@ -11,7 +11,7 @@ from protomer.abinitio.loop import State, begin, until_done
 from protomer.abinitio.outcome import Outcome, gone_through, posed, warn
 from protomer.abinitio.report import compared, tell, write_report
 from protomer.abinitio.setting_up import AbInitio, prepare, require_possible
-from protomer.abinitio.work import image_bytes, seconds, work_bytes
+from protomer.abinitio.work import device_needs, image_bytes, seconds, work_bytes
 from protomer.declarations.ab_initio import AbInitioSettings
 from protomer.formats.hdf5 import read_particles, write_particles, write_single_volume
 from protomer.formats.mrc import write_volume
@@ -26,12 +26,12 @@ def run(inputs: Inputs, settings: AbInitioSettings, job: JobRun) -> dict[str, An
     require_possible(given, settings)
     group = operators(inputs.symmetry, inputs.axes)
     work = prepare(given, group, settings, job)
-    state = load(job.checkpoint) or begin(work)
+    state = load(job.checkpoint, work.setup.arithmetic) or begin(work)
 
     def after_step(reached: State) -> None:
         tell(work, reached, job)
         if reached.at % EVERY == 0 or work.steps[reached.at - 1].is_fine:
-            save(reached, job.checkpoint)
+            save(reached, job.checkpoint, work.setup.arithmetic)
             job.stop_together()
 
     state = until_done(work, state, after_step)
@@ -86,4 +86,5 @@ def plan(inputs: Inputs, settings: AbInitioSettings, ranks: int, threads: int) -
     box = particles.optics_groups[0].box
     return Plan(needed + images, settings.classes * 8 * box**3 + 600 * len(particles),
                 seconds(particles, settings, len(group), ranks * threads),
-                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",), images)
+                (f"{settings.classes} class(es) at once; {images / 1e9:.2f} GB of the memory are prepared images",), images,
+                device_needs(particles, settings, len(group)).device_bytes)

@@ -29,10 +29,11 @@ from protomer.jobs.reconstruct import known_poses
 from protomer.maps.volumes import Halves
 from protomer.refinement.preparing import common_setup, surveyed
 from protomer.running.batches import Batch, folded_batches, share_of_batches
-from protomer.running.footprint import Work
+from protomer.running.footprint import DEVICE_MAPS, VIEWED, DeviceNeeds, Work
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
+from protomer_kernels.insertion import accumulator_bytes
 
 PASSES, SECONDS_PER_COEFFICIENT = 25, 1.2e-7  # in all, as a rule; of an image and class in one of them: measured
 RANDOM_SIMILARITY = 0.5
@@ -76,7 +77,7 @@ def prepare(particles: Particles, inputs: Inputs, settings: ClassifyFixedSetting
     batches = batches_of(particles, number, settings)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings, batches, numbers, box, number, job.threads)
-    setup = common_setup(particles, batches, work, work.reconstruction_bytes, job)
+    setup = common_setup(particles, batches, work, work.reconstruction_bytes, job, device_needs(work, radius, number))
     solvent, focus = masks(inputs, particles, job.events)
     is_random = kind_of_start(inputs, settings) == "random"
     unset = RANDOM_SIMILARITY if is_random else 0.0
@@ -109,6 +110,16 @@ def work_of(settings: ClassifyFixedSettings, batches: list[Batch], numbers: rang
     return Work(sum(b.pictures for b in own), box, keys, keys, settings.half_precision, threads)
 
 
+def device_needs(work: Work, radius: int, number: int) -> DeviceNeeds:
+    """Of a device: the largest of an E-step (Fourier volumes, accumulators, and those of earlier blocks), an M-step and the end."""
+    of_one, keys = accumulator_bytes(radius), work.keys // (number + 1)
+    held, added = 2 * number * keys * of_one, (keys + (2 * (number + 1) if keys > 2 else 0)) * of_one
+    expectation = held + (2 * number + 4) * of_one // 3
+    maximisation = held + added + 2 * of_one + 4 * work.box**3 * (2 * (number + 1) + DEVICE_MAPS)
+    end = replace(work, keys=2, own_keys=2, reach=radius).device_bytes
+    return DeviceNeeds(max(expectation, maximisation, end), VIEWED * work.device_batch_bytes)
+
+
 def plan(inputs: Inputs, settings: ClassifyFixedSettings, ranks: int, threads: int) -> Plan:
     """Memory of the rank that needs most; time from the number of images and classes, at measured rates."""
     particles, number = read_particles(inputs.particles), number_of_classes(inputs, settings)
@@ -120,4 +131,5 @@ def plan(inputs: Inputs, settings: ClassifyFixedSettings, ranks: int, threads: i
     coefficients = len(particles) * (number + 1) * len(HalfPlane(box, max(2, radius)))
     return Plan(most, number * 40 * box**3 + 500 * len(particles),
                 15 + PASSES * (coefficients * SECONDS_PER_COEFFICIENT / threads + works[0].keys * 1e-7 * (2 * box) ** 3) / ranks,
-                (f"{number} classes in a box of {box}: a smaller box takes less memory by its cube",))
+                (f"{number} classes in a box of {box}: a smaller box takes less memory by its cube",),
+                device_bytes=max(device_needs(work, max(2, radius), number).device_bytes for work in works))

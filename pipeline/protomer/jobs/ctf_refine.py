@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.ctf_refinement.loop import Found, refine_ctf
 from protomer.ctf_refinement.passes import Engine
 from protomer.ctf_refinement.reference import Given, in_mask, prepared

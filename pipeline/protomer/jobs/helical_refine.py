@@ -10,10 +10,12 @@ import numpy as np
 
 from protomer.declarations.helical_refine import HelicalRefineSettings
 from protomer.engine.confidence import Confidence
+from protomer.engine.filaments import filament_grid
 from protomer.engine.rehearsal import rehearse
+from protomer.engine.schedule import GRID_RADII
 from protomer.formats.hdf5 import read_particles, write_particles
 from protomer.helical.asked import filaments_of, lattice_of, ranges, require_filaments, require_possible
-from protomer.helical.lattice import Lattice, Winding
+from protomer.helical.lattice import MOST_FIRST_SHELL, Lattice, Winding
 from protomer.helical.outcome import Found, central_mask, helix_settings, warn_of_lattice
 from protomer.helical.report import write_report
 from protomer.helical.start import first_lattice, first_reference, radius_of, start_volume
@@ -26,6 +28,7 @@ from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolutio
 from protomer.maps.volumes import Halves, Volume
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
+from protomer.refinement.plan import Grid
 from protomer.refinement.plan import plan as plan_of_refine
 from protomer.refinement.preparing import surveyed
 from protomer.refinement.reconstruction import reconstruct_halves
@@ -44,7 +47,8 @@ def run(inputs: Inputs, settings: HelicalRefineSettings, job: JobRun) -> dict[st
     box, pixel_A = common_frame(particles)
     lattice, start = lattice_of(settings, box * pixel_A, job.events), start_volume(inputs, box, pixel_A)
     winding = winding_of(inputs, settings, lattice, box * pixel_A, radius_of(settings, start))
-    setup = replace(prepare(particles, settings, job, inputs), winding=winding, filaments=filaments_of(particles, settings))
+    prepared = prepare(particles, settings, job, inputs, grid_of(particles, settings, winding, lattice, start is not None))
+    setup = replace(prepared, winding=winding, filaments=filaments_of(particles, settings))
     setup, noise = surveyed(setup)
     tried = try_start_lattices(setup, settings, lattice, start, job) if are_tried(settings, start is not None) else None
     state = resume(setup, job)
@@ -81,6 +85,14 @@ def winding_of(inputs: Inputs, settings: HelicalRefineSettings, lattice: Lattice
     cyclic = int(np.sum(group.rotations[:, 2, 2] > 0))
     return Winding(*ranges(settings, lattice, width_A), settings.central_fraction, radius_A, settings.inner_diameter / 2,
                    settings.refine_lattice, cyclic)
+
+
+def grid_of(particles: Particles, settings: HelicalRefineSettings, winding: Winding, lattice: Lattice, has_volume: bool) -> Grid:
+    """Rotations and radius of the densest search, which depends on the lattice: where many are tried, of any of them."""
+    box, pixel_A = common_frame(particles)
+    shell = MOST_FIRST_SHELL if are_tried(settings, has_volume) else winding.first_shell(lattice, box * pixel_A)
+    radius = max(GRID_RADII[-1], shell)
+    return len(filament_grid(1.0 / radius, filaments_of(particles, settings).tilt_extent_rad)), radius
 
 
 def finish(
@@ -131,7 +143,7 @@ def plan(inputs: Inputs, settings: HelicalRefineSettings, ranks: int, threads: i
     lattice = lattice_of(settings, width_A, Events(None))
     start = start_volume(inputs, box, pixel_A)
     winding = winding_of(inputs, settings, lattice, width_A, radius_of(settings, start))
-    said = plan_of_refine(inputs, settings, ranks, threads)
+    said = plan_of_refine(inputs, settings, ranks, threads, grid_of(particles, settings, winding, lattice, start is not None))
     if are_tried(settings, start is not None):
         said = with_starts(said, settings, starts_of(settings, winding, lattice, width_A), len(particles), ranks * threads)
     units = winding.units_per_image(lattice, width_A)

@@ -22,12 +22,13 @@ from protomer.local.pose_changes import PoseChanges
 from protomer.local.report import write_report
 from protomer.local.rest import rest_of
 from protomer.local.start import in_mask, local_of, mask_in_box, others, part_of, split_anew
-from protomer.local.trust import Trust, rounded
+from protomer.local.trust import Trust, rounded, warn_of_pull
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.fsc_curves import FscSet
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import MapRecord, Volume
 from protomer.refinement.checkpoint import resume, until_settled
+from protomer.refinement.loop import in_given_frame
 from protomer.refinement.noise_control import control_shell, run_control
 from protomer.refinement.outcome import posed
 from protomer.refinement.plan import work_of
@@ -128,6 +129,7 @@ def finish(
     """
     (start, state), (before, mask), start_setup, setup = states, given, setup, at_scales(setup, states[1])
     confidence = rehearse(setup, state) if settings.rehearse else None
+    state = in_given_frame(setup, state)
     counted = at_heaviest_mode(state.poses) if settings.relaxation == "maximise" else state.poses
     half_maps, together = reconstruct_halves(setup, state.model.noise, counted, setup.operators)
     volumes = half_maps.map(lambda data: Volume(data, setup.pixel_size_A)), Volume(together, setup.pixel_size_A)
@@ -145,6 +147,9 @@ def finish(
     warn_of_resolution(record.fsc, mask, job, np.inf)
     fscs = record.fsc, in_mask(before, mask, inputs.mask.name, job.seed)
     trust = Trust.judge(changes, particles, fscs, mask, (settings.noise_control, control), job.events)
+    pull = state.history[-1]["frame_move_A"], state.history[-1]["frame_turn_deg"]
+    shows_rest = not (settings.subtract_on_the_fly or is_subtracted(setup.particles))
+    warn_of_pull(*pull, record.fsc.resolution_A_at("corrected"), shows_rest, job.events)
     write_maps(record, job)
     with job.output.writing("particles.h5") as path:
         write_particles(path, particles)
@@ -153,6 +158,7 @@ def finish(
     if trust.withheld:
         said["resolution_A"] = {**said["resolution_A"], "corrected": None}
     return {**said, "iterations": len(state.history), **changes.summary(), **trust.summary(),
+            "pull_of_an_iteration": dict(zip(("move_A", "turn_deg"), (round(part, 4) for part in pull), strict=True)),
             "beside_A": {name: rounded(fsc.resolution_A_at("corrected")) for name, fsc in beside.items()}}
 
 

@@ -23,8 +23,8 @@ from protomer.refinement.asked import given_mask, in_box, require_possible
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
-from protomer.refinement.outcome import posed, warn_of_empty, warn_of_lost
-from protomer.refinement.plan import plan, work_of
+from protomer.refinement.outcome import posed, warn_of_cut, warn_of_empty, warn_of_lost
+from protomer.refinement.plan import Grid, plan, work_of
 from protomer.refinement.preparing import common_setup, surveyed
 from protomer.refinement.report import write_report
 from protomer.refinement.setup import Masking, Setup, State, at_scales
@@ -84,13 +84,14 @@ def load_particles(inputs: Inputs, settings: RefineSettings, job: JobRun) -> Par
     return in_box(particles, settings.box)
 
 
-def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs) -> Setup:
-    """What stays the same during the run."""
+def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs: Inputs, filaments: Grid | None = None) -> Setup:
+    """What stays the same during the run. filaments: their grid, for the memory that it takes."""
     box, pixel_A = common_frame(particles)
     group, mates = groups_of(inputs, settings)
     radius = largest_radius(box)
     batches = folded_batches(particles, settings.cross_fit_folds, radius, job.seed)
-    work = work_of(settings.half_precision, batches, share_of_batches(len(batches), job.team.rank, job.team.size), box, job.threads)
+    numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
+    work = work_of(settings.half_precision, batches, numbers, box, job.threads, filaments)
     setup = common_setup(particles, batches, work, work.refinement_bytes, job)
     mask = given_mask(inputs, settings)
     given = None if mask is None else resampled(mask, box, pixel_A)
@@ -139,6 +140,7 @@ def finish(
         write_particles(path, particles)
     empty = warn_of_empty(state.poses.presence, job.events)
     warn_of_lost(confidence, job.events)
+    warn_of_cut(half_maps, record.fsc, job.events)
     change = compare_with_given(setup.particles, particles, setup.operators, job.events)
     axes = None if is_asymmetric(inputs) or not settings.align_to_symmetry else start_axes(inputs, settings)
     about_axes = "" if axes is None else in_words(axes, record)

@@ -14,9 +14,9 @@ from protomer.formats.hdf5 import read_particles
 from protomer.imaging.images import common_frame
 from protomer.jobs.reconstruct import known_poses
 from protomer.refinement.preparing import common_setup, surveyed
-from protomer.running.batches import Batch, make_batches, share_of_batches
+from protomer.running.batches import BATCH, Batch, make_batches, share_of_batches
 from protomer.running.events import Events
-from protomer.running.footprint import BASE_BYTES, Work
+from protomer.running.footprint import BASE_BYTES, DEVICE_MAPS, VIEWED, DeviceNeeds, Work
 from protomer.running.job_run import Inputs, JobRun, Plan
 from protomer.tables.particles import Particles
 from protomer.variability.checkpoint import resume, save
@@ -83,7 +83,8 @@ def prepare(particles: Particles, inputs: Inputs, settings: VariabilitySettings,
     batches = make_batches(particles, 1, job.seed)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     work = work_of(settings, batches, numbers, box, job.threads)
-    setup = common_setup(particles, batches, work, max(work.reconstruction_bytes, loop_bytes(box, radius, number)), job)
+    needed = max(work.reconstruction_bytes, loop_bytes(box, radius, number))
+    setup = common_setup(particles, batches, work, needed, job, device_needs(work, radius, number))
     fixed = Fixed(setup, known_poses(particles, pixel_A), 1, radius, radius, solvent, focus, (tuple(range(len(batches))),))
     high = 0.0 if settings.high_pass is None else box * pixel_A / settings.high_pass
     return Varying(fixed, number, high, settings.iterations, settings.particle_scale == "optimal")
@@ -101,6 +102,15 @@ def loop_bytes(box: int, radius: int, number: int) -> int:
     return BASE_BYTES + 2 * mode_accumulator_bytes(radius, number) + volumes + 4 * box**3 * (4 * number + 8)
 
 
+def device_needs(work: Work, radius: int, number: int) -> DeviceNeeds:
+    """Of a device: the largest of a pass (accumulators of both halves, Fourier volumes of mean and modes), the mean maps and the end."""
+    volumes = (number + 3) * accumulator_bytes(radius) // 3
+    means = 6 * accumulator_bytes(radius) + 4 * work.box**3 * DEVICE_MAPS
+    end = replace(work, reach=radius).device_bytes
+    views = BATCH * len(HalfPlane(work.box, radius)) * 8 * 2 * (number + 1)
+    return DeviceNeeds(max(2 * mode_accumulator_bytes(radius, number) + volumes, means, end), VIEWED * work.device_batch_bytes + views)
+
+
 def plan(inputs: Inputs, settings: VariabilitySettings, ranks: int, threads: int) -> Plan:
     """Memory of the rank that needs most; time from the number of images and modes, at measured rates."""
     particles, number = load_particles(inputs, settings, Events(None)), settings.modes
@@ -115,4 +125,5 @@ def plan(inputs: Inputs, settings: VariabilitySettings, ranks: int, threads: int
     maps = number * (settings.frames + 6) + 6 * (settings.intermediates + settings.clusters + 1)
     return Plan(most, maps * 4 * box**3 + 700 * len(particles), 15 + passes * terms * SECONDS_PER_COEFFICIENT / (ranks * threads),
                 (f"{number} modes down to {box * pixel_A / radius:.2f} Å in a box of {box}: a coarser filter_resolution takes less time by "
-                 "its square and less memory by its cube",))
+                 "its square and less memory by its cube",),
+                device_bytes=max(device_needs(work, radius, number).device_bytes for work in works))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.engine.local_alignment import Rest
 from protomer.local.start import centre_of_mass_px, halves_in_frame

@@ -21,6 +21,7 @@ NO_NARROWER = 0.9  # posterior width over the prior's
 MANY_FALLEN = 0.01
 SAME_SHELLS = 1.0  # maps whose resolutions differ by less are as good
 PRIOR_OFF = 1.5  # times as wide, or as narrow, as the poses suggest
+STRONG_PULL = 0.05  # of the resolution: by how much an iteration moves all poses out of their frame
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,29 @@ def _of_copies(changes: PoseChanges, events: Events) -> list[str]:
     return ["copies_fallen_together"]
 
 
+def warn_of_pull(move_A: float, turn_deg: float, resolution_A: float, shows_rest: bool, events: Events) -> None:
+    """A warning where each iteration would move the part's frame much: by move_A at the fulcrum and turn_deg (engine/frame.py).
+
+    shows_rest: whether the images that are compared show what lies outside the mask too.
+    """
+    if not move_A > STRONG_PULL * resolution_A:
+        return
+    advice = ("take the rest from the images (subtract_on_the_fly), or draw the mask where there is less density" if shows_rest
+              else "draw the mask where there is less density")
+    events.warn(
+        "mask_pulls",
+        f"the mask cuts through density that images show, which pulls all poses to one side: by {move_A:.2f} Å and {turn_deg:.2f}° in "
+        f"each iteration. They were put back, so that the map stays where it was, but poses are the worse for it: {advice}",
+    )
+
+
 def _hints(changes: PoseChanges, events: Events) -> None:
     """Warnings that leave the resolution as it is."""
     if changes.bias > AWAY_FROM_ZERO:
         events.warn(
             "turned_on_average",
-            f"the poses turned to one side on average ({changes.bias:.2f} of their spread): the map moved with them, or the mask lies off "
-            "the part",
+            f"the poses turned to one side on average ({changes.bias:.2f} of their spread), though not most of them: they may be of two "
+            "kinds, or the mask lies off the part",
         )
     if not np.isfinite(changes.prior[0]):
         events.warn(

@@ -188,7 +188,7 @@ def move_particles(particles: Particles, motion: RigidMotion) -> Particles:
         raise ValueError("particles without poses cannot be moved")
     rotation = motion.rotation @ matrices_from_quaternions(particles.rotation)
     shift_A = particles.shift_A + np.einsum("nij,i->nj", rotation, motion.shift_A)[:, :2]
-    covariance = _moved_covariance(particles.pose_covariance, rotation, motion)
+    covariance = moved_covariance(particles.pose_covariance, rotation, motion.rotation, motion.shift_A)
     moved = particles.with_columns(rotation=quaternions_from_matrices(rotation), shift_A=shift_A, pose_covariance=covariance)
     return replace(moved, operators=particles.operators.moved(motion.rotation, motion.shift_A))
 
@@ -203,15 +203,16 @@ def mirror_particles(particles: Particles) -> Particles:
     return replace(mirrored, operators=particles.operators.mirrored())
 
 
-def _moved_covariance(packed: np.ndarray, rotation: np.ndarray, motion: RigidMotion) -> np.ndarray:
-    """Eq. (4) for lower triangles (n, 15), given the moved rotations (n, 3, 3)."""
-    x, y, z = motion.shift_A
+def moved_covariance(packed: np.ndarray, rotation: np.ndarray, turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Eq. (4) for lower triangles (n, 15), given the moved rotations (n, 3, 3) and the motion: turn Q (3, 3), and shift d (3,) in the unit
+    that the covariances have."""
+    x, y, z = shift
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     full = np.zeros((len(packed), 5, 5))
     full[:, _LOWER[0], _LOWER[1]] = full[:, _LOWER[1], _LOWER[0]] = packed
     jacobian = np.zeros((len(packed), 5, 5))
-    jacobian[:, :3, :3] = motion.rotation
-    jacobian[:, 3:, :3] = (rotation.transpose(0, 2, 1) @ cross @ motion.rotation)[:, :2]
+    jacobian[:, :3, :3] = turn
+    jacobian[:, 3:, :3] = (rotation.transpose(0, 2, 1) @ cross @ turn)[:, :2]
     jacobian[:, 3, 3] = jacobian[:, 4, 4] = 1.0
     moved = jacobian @ full @ jacobian.transpose(0, 2, 1)
     return np.asarray(moved[:, _LOWER[0], _LOWER[1]])

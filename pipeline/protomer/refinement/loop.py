@@ -9,6 +9,7 @@ import numpy as np
 
 from protomer.engine.batch_alignment import Context
 from protomer.engine.expectation import expect
+from protomer.engine.frame import motion_from_given, moved_at, moved_table
 from protomer.engine.hypotheses import Hypotheses
 from protomer.engine.iteration_record import Moved, told
 from protomer.engine.maximisation import (
@@ -30,6 +31,7 @@ from protomer.engine.schedule import Band
 from protomer.helical.lattice import Lattice
 from protomer.imaging.aberrations import usable_radius
 from protomer.maps.local_wiener import find_gains
+from protomer.maps.rigid_motion import RigidMotion
 from protomer.maps.volumes import Halves, Volume
 from protomer.randomness import uniform
 from protomer.refinement.setup import Setup, State, at_scales
@@ -102,7 +104,7 @@ def iterate(setup: Setup, state: State) -> State:
     moved = Moved.between(setup, state, poses, step.searched[0])
     record = {**told(setup, state, poses, moved, step.searched[0]), "resolved_shell": resolved, "grey_fit": step.fit,
               "null_class": setup.null_class and clear, "mean_presence": float(poses.presence.mean()),
-              "fsc": [round(float(c), 5) for c in curve], "noise": step.noise.round(8).tolist()}
+              "fsc": [round(float(c), 5) for c in curve], "noise": step.noise.round(8).tolist(), **_told_of_frame(setup, poses)}
     gained = record["mean_top_weight"] - (state.history[-1]["mean_top_weight"] if state.history else 0.0)
     if setup.winding is not None and lattice is not None and state.lattice is not None:
         moved_A = setup.winding.moved_A(lattice, state.lattice, setup.width_A)
@@ -153,7 +155,28 @@ def _context(setup: Setup, states: Sequence[State], hypotheses: Hypotheses) -> C
     scale = insertion_scale(setup.largest, setup.particles, first.model)
     draw = uniform(setup.seed, setup.particles.image_uid, "mate") if setup.is_relaxed and first.band.iteration == 0 else None
     how = hypotheses, setup.marginalise, draw, setup.local, first.band.iteration == 0, setup.arithmetic, setup.filaments_at(first.lattice)
-    return Context(again, scale, setup.pixel_size_A, lambda number: None, *how)
+    put_back = None if setup.local is None or first.band.iteration == 0 else motion_of(setup, first.poses).inverse
+    return Context(again, scale, setup.pixel_size_A, lambda number: None, *how, put_back)
+
+
+def motion_of(setup: Setup, poses: PoseTable) -> RigidMotion:
+    """How the frame of these poses has moved from that of the given ones (frame.py); not at all where none were given."""
+    if setup.local is None:
+        return RigidMotion.none()
+    return motion_from_given(setup.local, poses, setup.operators, setup.mates, setup.pixel_size_A)
+
+
+def in_given_frame(setup: Setup, state: State) -> State:
+    """The state with poses in the frame of the given ones: those of the last iteration have moved on by a step."""
+    return replace(state, poses=moved_table(state.poses, motion_of(setup, state.poses).inverse, setup.pixel_size_A))
+
+
+def _told_of_frame(setup: Setup, poses: PoseTable) -> dict[str, float]:
+    """For the history of a local refinement: what an iteration that began in the given frame has moved it by, at the fulcrum."""
+    if setup.local is None:
+        return {}
+    motion = motion_of(setup, poses)
+    return {"frame_turn_deg": motion.angle_deg, "frame_move_A": moved_at(motion, setup.local.fulcrum_px * setup.pixel_size_A)}
 
 
 def _search_again(setup: Setup, state: State) -> np.ndarray:

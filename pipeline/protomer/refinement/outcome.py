@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 
 from protomer.engine.confidence import Confidence
+from protomer.engine.maximisation import solid_sphere
 from protomer.engine.pose_table import PoseTable
-from protomer.refinement.setup import Setup, State
+from protomer.maps.resolution import FscSet
+from protomer.maps.volumes import Halves, Volume
+from protomer.refinement.setup import MASK_FRACTION, Setup, State
 from protomer.running.events import Events
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
+from protomer_kernels.fourier import low_pass
+from protomer_kernels.masks import sphere_mask
 
+MUCH_CUT, CUT_SIGMAS = 0.008, 4.0  # share of the density outside the references' sphere, and over its error, from which it is told
+COARSEST_SHELL = 4  # below which a map has no edge to speak of
 MANY_EMPTY = 0.05
 MANY_LOST = 0.3
 
@@ -54,6 +61,34 @@ def warn_of_lost(confidence: Confidence | None, events: Events) -> None:
             "poses_lost",
             f"of {confidence.images} images made from the refined map, {100 * confidence.lost:.0f} % were found more than 10° from their "
             "pose: as many of the real ones may be, and the map holds them (pose_posterior in particles.h5)",
+        )
+
+
+def share_cut(half_maps: Halves[Volume], shell: int) -> tuple[float, float]:
+    """How much of the power that half maps share up to a shell lies outside the sphere in which references are held, and its error:
+
+    1 - sum m^2 a b / sum a b in the sphere inscribed in the box, m being the references' sphere. Noise adds nothing in the mean.
+    """
+    a, b = (low_pass(half.data, shell, 2.0) for half in (half_maps.a, half_maps.b))
+    box = len(a)
+    both = a * b * sphere_mask(box, 0.5 * box - 1, 0.0)
+    outside = both * (1.0 - solid_sphere(box, MASK_FRACTION) ** 2)
+    total = float(both.sum(dtype=np.float64))
+    return float(outside.sum(dtype=np.float64)) / total, float(np.sqrt((outside.astype(np.float64) ** 2).sum())) / abs(total)
+
+
+def warn_of_cut(half_maps: Halves[Volume], fsc: FscSet, events: Events) -> None:
+    """A warning where the particle is too large for the sphere in which references are held (engine/frame.py says what that does)."""
+    shell = int(fsc.shell_at("spherical", 0.5))
+    if shell < COARSEST_SHELL:
+        return
+    share, error = share_cut(half_maps, shell)
+    if share > max(MUCH_CUT, CUT_SIGMAS * error):
+        events.warn(
+            "particle_cut",
+            f"{100 * share:.1f} % of the density that the half maps share lies outside the sphere in which references are held, whose "
+            f"radius is {MASK_FRACTION:g} of the box: poses are found without it, and it pushes the map a little away from where the "
+            "start volume lay in each iteration; extract the particles in a box of 1.5 times their longest diameter",
         )
 
 

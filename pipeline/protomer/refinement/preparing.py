@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
-from protomer.backend import arithmetic_of
+from protomer.computing.arithmetic import Arithmetic
+from protomer.computing.backend import arithmetic_of
 from protomer.imaging.image_memory import image_folder
 from protomer.imaging.images import ImageStore, common_frame
 from protomer.refinement.loop import survey_images
 from protomer.refinement.setup import Setup
 from protomer.running.batches import Batch, share_of_batches
-from protomer.running.footprint import Work
+from protomer.running.footprint import OnDevice, Work
 from protomer.running.job_run import JobRun
 from protomer.tables.particles import Particles
 from protomer_kernels.half_plane import HalfPlane, largest_radius
@@ -31,11 +31,14 @@ def kept_images(
     return ImageStore(particles, plane, [b.rows for b in batches], folder, arithmetic, half_precision, [b.block for b in batches])
 
 
-def common_setup(particles: Particles, batches: list[Batch], work: Work, other_bytes: int, job: JobRun) -> Setup:
+def common_setup(
+    particles: Particles, batches: list[Batch], work: Work, other_bytes: int, job: JobRun, on_device: OnDevice | None = None
+) -> Setup:
     """The setup for this rank's share of the batches, but for what a job has of its own, which goes in by `replace`.
 
-    work: of this rank's share; other_bytes: all that it takes beside its images. Raises InputError where that is too much."""
-    arithmetic = arithmetic_of(job.backend, job.threads, work, job.events)
+    work: of this rank's share; other_bytes: all that it takes beside its images; on_device: what it takes of a device, unset: as `work`
+    has it. Raises InputError where that is too much."""
+    arithmetic = arithmetic_of(job.backend, job.threads, on_device or work, job.events)
     store = kept_images(particles, batches, (work.image_bytes, other_bytes), work.half_precision, arithmetic, job)
     numbers = share_of_batches(len(batches), job.team.rank, job.team.size)
     pixel_A = common_frame(particles)[1]

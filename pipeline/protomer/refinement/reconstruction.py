@@ -13,7 +13,7 @@ from protomer.engine.sums import insert_poses
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.ewald import Ewald, curved_radius, ewald_whiten
 from protomer.imaging.images import Whitened, whitened
-from protomer.imaging.in_flight import in_flight, rows_of
+from protomer.imaging.in_flight import done_in_flight, rows_of
 from protomer.maps.volumes import Halves
 from protomer.refinement.setup import Setup
 from protomer.running.batches import Key
@@ -51,7 +51,7 @@ def reconstruct_halves(
         return len(rows)
 
     with setup.progress("reconstructing", sum(len(batches[n].rows) for n in setup.numbers)) as line:
-        for inserted in in_flight(setup.store, batches, setup.numbers, arithmetic, insert):
+        for inserted in done_in_flight(setup.store, batches, setup.numbers, arithmetic, insert):
             line.advance(inserted)
             setup.check_stop()
     totals = add_up_ranks(accumulators, keys, plane.radius, setup.team, arithmetic)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from protomer.arithmetic import Arithmetic
+from protomer.computing.arithmetic import Arithmetic
 from protomer.declarations.local_refine import LocalRefineSettings
 from protomer.declarations.refine import RefineSettings
 from protomer.engine.alignment import IDENTITY, Search
@@ -119,10 +119,10 @@ class Setup:
         return self.arithmetic.here(self.winding.solid(box, self.width_A))
 
     def wound(self, volume: np.ndarray, lattice: Lattice | None) -> np.ndarray:
-        """A map, where maps are computed on, with the lattice imposed; as it is where there is none."""
+        """A map with the lattice imposed, where the map lies; as it is where there is none."""
         if self.winding is None or lattice is None:
             return volume
-        return self.arithmetic.here(self.winding.wound(self.arithmetic.on_host(volume), self.width_A, lattice))
+        return self.winding.wound(volume, self.width_A, lattice)
 
     def resolved_shell(self, curve: np.ndarray, threshold: float = THRESHOLD) -> int:
         """The shell to which an FSC says that maps are resolved."""

@@ -12,6 +12,7 @@ from protomer.tables.particles import Particles
 from protomer_kernels.insertion import accumulator_bytes
 
 BATCH = 64
+WINDOWED = 8 * BATCH  # images of filaments that a device scores together: each part of the grid is then searched for a batch of them
 FOLDS, LEAST_IN_FOLD, MANY_IMAGES, MOST_FOLD_BYTES = 4, 8, 20_000, 4e9
 
 Key = tuple[int, int]  # half, fold

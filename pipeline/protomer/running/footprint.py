@@ -9,6 +9,7 @@ whole with runs. Compiling, once per version, takes 0.25 GB more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from protomer.running.batches import BATCH
 from protomer_kernels.grid_scores import DEVICE_TILE_BYTES, TILE
@@ -19,14 +20,36 @@ from protomer_kernels.slices import volume_radius
 
 BASE_BYTES, BASE_AT_THE_END_BYTES = 240_000_000, 330_000_000
 DEVICE_MAPS = 24  # volumes that an M-step holds at once on a device: half maps, masks, their transforms and what these are made from
+PARTS_ON_DEVICE = 2  # of the batches that are under way there, each on a thread of the host
+VIEWED = 3  # times what a batch takes of a device in a refinement: with views of maps under CTF and shift, made in double precision
 MAPS_AT_THE_END = 22  # volumes of 4 bytes per voxel that measuring, sharpening and drawing hold at once
+
+
+class OnDevice(Protocol):
+    """What decides whether a device has room for a run: bytes for all but images, and for each batch that is there at once."""
+
+    @property
+    def device_bytes(self) -> int:
+        """For all but images."""
+
+    @property
+    def device_batch_bytes(self) -> int:
+        """For each batch."""
+
+
+@dataclass(frozen=True)
+class DeviceNeeds:
+    """The two numbers of OnDevice, given."""
+
+    device_bytes: int
+    device_batch_bytes: int
 
 
 @dataclass(frozen=True)
 class Work:
     """What decides the memory of one rank. images, own_keys: of this rank; keys: halves times folds, times classes; reach: largest radius
     that iterations insert, unset: the images' own; grid_*, shifts: of the densest global search; has_rest: both halves' transforms of what
-    a local refinement leaves where it is stay too."""
+    a local refinement leaves where it is stay too; scored: images whose scores a device holds."""
 
     images: int
     box: int
@@ -40,6 +63,7 @@ class Work:
     reach: int | None = None
     classes: int = 1
     has_rest: bool = False
+    scored: int = BATCH
 
     @property
     def image_bytes(self) -> int:
@@ -64,8 +88,9 @@ class Work:
         """What all but images and batches takes on a device at most: in an E-step accumulators, references, the densest search and what an
         M-step leaves for the next; in an M-step and in the last reconstruction accumulators, what one of them is solved with, and maps."""
         band, low = self._band, self._plane.prefix(self.grid_radius)
-        slices = 8 * low * self.grid_rotations * 5 // 2  # with their powers, while these are made
-        search = slices + 8 * low * BATCH * self.shifts * 4 + 6 * BATCH * self.grid_rotations + 2 * DEVICE_TILE_BYTES
+        powers = 12 * low * self.grid_rotations  # of slices, while they are made
+        searching = powers + 8 * low * BATCH * self.shifts * 4 + 6 * self.scored * self.grid_rotations + 2 * DEVICE_TILE_BYTES
+        search = 8 * low * self.grid_rotations + PARTS_ON_DEVICE * searching
         references = self.classes * band.volume + max(search, band.from_map - band.volume)
         full = _Transform(self.box, self._plane.radius)
         solving = band.accumulator * (self.keys + self._added_up) + band.solving + 4 * self.box**3 * (DEVICE_MAPS + 6 * self.classes)

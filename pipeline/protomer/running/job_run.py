@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from protomer import __version__
-from protomer.backend import is_from_cuda, resolve_backend
+from protomer.computing.backend import is_from_cuda, resolve_backend
 from protomer.config.job_inputs import Inputs, describe_inputs, resolve_inputs
 from protomer.config.settings import Job, JobSettings
 from protomer.errors import DeviceLost, InputError, ProtomerError, Stopped

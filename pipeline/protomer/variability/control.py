@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -81,13 +82,14 @@ def excess_of(varying: Varying, standing: Standing, source: Source, label: str) 
     fixed, setup, number = varying.fixed, varying.fixed.setup, varying.number
     sums, current = [np.zeros((0, 2, number))], -1
     with setup.progress(label, sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for n, seen in source(setup.numbers):
-            half = setup.batches[n].key[0]
+        for together, seen in source(setup.numbers):
+            half = setup.batches[together[0]].key[0]
             if half != current:
                 current = half
-                views = Views.of(standing.mean[half], of_unit_norm(standing.modes[1 - half]), fixed.radius, setup.threads)
+                views = Views.of(standing.mean[half], of_unit_norm(standing.modes[1 - half]), fixed.radius, varying.arithmetic)
             _, products = views.seen_by(seen, setup.store.plane.arrays(seen.batch.amplitude.shape[1]))
-            sums.append(beyond_noise(products)[None])
+            edges = np.cumsum([len(setup.batches[n].rows) for n in together])[:-1]
+            sums += [beyond_noise(of_batch)[None] for of_batch in np.split(products, edges)]
             line.advance(len(seen.rows))
             setup.check_stop()
     excess, weight = setup.team.gather_rows(np.concatenate(sums)).sum(axis=0)
@@ -120,17 +122,18 @@ def made_images(varying: Varying, run: Standing) -> Source:
     """Batches of eq. (1), whitened by the run's noise."""
     fixed, plane = varying.fixed, varying.fixed.setup.store.plane
     setup = fixed.setup
-    held: dict[int, np.ndarray] = {}
+    held: dict[int, Any] = {}
 
-    def source(numbers: Sequence[int]) -> Iterator[tuple[int, Seen]]:
+    def source(numbers: Sequence[int]) -> Iterator[tuple[Sequence[int], Seen]]:
         for n in numbers:
             rows, half = setup.batches[n].rows, setup.batches[n].key[0]
             if half not in held:
                 held.clear()
-                held[half] = transform_volume(run.mean[half], fixed.radius, workers=setup.threads)
-            seen = Seen.of(fixed, n, np.zeros((len(rows), len(plane)), np.complex64), run.noise, fixed.radius)
+                held[half] = transform_volume(setup.arithmetic.here(run.mean[half]), fixed.radius, workers=setup.threads)
+            seen = Seen.blank(fixed, n, run.noise, fixed.radius)
             shown = perturbed(varying, seen).shown(held[half], plane)
-            yield n, seen.with_data(shown + noise_of(varying, rows, shown.shape[2]))
+            yield [n], seen.with_data(shown + setup.arithmetic.here(noise_of(varying, rows, shown.shape[2])))
+            setup.arithmetic.finish()
 
     return source
 

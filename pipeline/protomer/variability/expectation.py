@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.engine.sums import by_group
 from protomer.fixed_poses.scores import Seen, scale_of, updated_noise
+from protomer.imaging.in_flight import in_flight
 from protomer.variability.posterior import posterior_of
 from protomer.variability.work import Coordinates, Standing, Varying
-from protomer_kernels.modes import empty_mode_accumulator, insert_modes, leave_modes, see_modes
+from protomer_kernels.modes import empty_mode_accumulator
 from protomer_kernels.slices import transform_volume
 
 MOST_SIGMAS = 6.0  # a coordinate further out counts in the sums as if it were here: of a junk image, or of one of very many
-Source = Callable[[Sequence[int]], Iterator[tuple[int, Seen]]]
+Source = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], Seen]]]  # numbers of batches of one half, and their images
 
 
 @dataclass(frozen=True)
@@ -31,66 +34,66 @@ class Pass:
 
 @dataclass(frozen=True)
 class Views:
-    """A mean map and modes as images at their poses see them. volumes: Fourier volumes side by side."""
+    """A mean map and modes as images at their poses see them. volumes: Fourier volumes, as `arithmetic` has them."""
 
-    volumes: np.ndarray
+    volumes: Any
+    arithmetic: ModeArithmetic
 
     @classmethod
-    def of(cls, mean: np.ndarray, modes: np.ndarray, radius: int, threads: int) -> Views:
+    def of(cls, mean: np.ndarray, modes: np.ndarray, radius: int, arithmetic: ModeArithmetic) -> Views:
         """mean (d, d, d) and modes (K, d, d, d)."""
-        transforms = [transform_volume(volume, radius, workers=threads) for volume in (mean, *modes)]
-        return cls(np.ascontiguousarray(np.stack(transforms, axis=3)))
+        where = arithmetic.arithmetic
+        transforms = [transform_volume(where.here(volume), radius, workers=where.threads) for volume in (mean, *modes)]
+        return cls(arithmetic.volumes(transforms), arithmetic)
 
-    def seen_by(self, seen: Seen, plane: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+    def seen_by(self, seen: Seen, plane: tuple[np.ndarray, np.ndarray, int]) -> tuple[Any, np.ndarray]:
         """What see_modes gives."""
-        number = self.volumes.shape[3]
-        images, length = seen.batch.amplitude.shape
-        shown, products = np.empty((images, number, 2, length), np.float32), np.empty((images, number, number + 1))
-        see_modes(self.volumes, (seen.magnified, seen.shift_px), seen.batch.arrays, plane, shown, products)
-        return shown, products
+        return self.arithmetic.see_modes(self.volumes, (seen.magnified, seen.shift_px), seen.batch.arrays, plane)
 
 
 def real_images(varying: Varying, noise: np.ndarray) -> Source:
     """Batches as they were recorded."""
     fixed = varying.fixed
 
-    def source(numbers: Sequence[int]) -> Iterator[tuple[int, Seen]]:
-        for n, crops in fixed.setup.store.stream(numbers):
-            yield n, Seen.of(fixed, n, crops, noise, fixed.radius)
+    def source(numbers: Sequence[int]) -> Iterator[tuple[Sequence[int], Seen]]:
+        for together, crops in in_flight(fixed.setup.store, fixed.setup.batches, numbers, fixed.setup.arithmetic):
+            yield together, Seen.of(fixed, together, crops, noise, fixed.radius)
 
     return source
 
 
 def look(varying: Varying, standing: Standing, source: Source, label: str, inserts: bool = True) -> Pass:
     """Every image against the mean and modes of its half. Every rank takes part; each works on its own batches."""
-    fixed, setup = varying.fixed, varying.fixed.setup
+    fixed, setup, arithmetic = varying.fixed, varying.fixed.setup, varying.arithmetic
     groups, shells = standing.noise.shape
     scale = scale_of(fixed, standing.noise, fixed.radius) / 2.0 ** np.ceil(np.log2(2.0 * MOST_SIGMAS**2))
     scales = standing.scales if varying.finds_scale else None
-    totals: dict[int, np.ndarray] = {}
-    found, residuals, current = [], [], -1
+    totals: dict[int, Any] = {}
+    found, residuals, current = [], [np.zeros((0, groups, 3, shells))], -1
     with setup.progress(label, sum(len(setup.batches[n].rows) for n in setup.numbers)) as line:
-        for n, seen in source(setup.numbers):
-            half, length = setup.batches[n].key[0], seen.batch.amplitude.shape[1]
+        for together, seen in source(setup.numbers):
+            half, length = setup.batches[together[0]].key[0], seen.batch.amplitude.shape[1]
             plane = setup.store.plane.arrays(length)
             if half != current:
                 current = half
-                views = Views.of(standing.mean[half], standing.modes[half], fixed.radius, setup.threads)
-                if inserts:
-                    totals.setdefault(half, empty_mode_accumulator(fixed.radius, varying.number))
+                views = Views.of(standing.mean[half], standing.modes[half], fixed.radius, arithmetic)
+                if inserts and half not in totals:
+                    totals[half] = arithmetic.empty_accumulator(fixed.radius, varying.number)
             shown, products = views.seen_by(seen, plane)
             one = posterior_of(products, scales)
-            left, power = np.empty_like(seen.batch.data), np.empty((len(seen.rows), shells))
             amount = one.scale[:, None]
             moments = np.concatenate([amount, amount * one.mean], axis=1), amount[:, :, None] ** 2 * one.covariance
-            leave_modes(seen.batch.data, shown, moments, setup.store.plane.shell, left, power)
+            left, power = arithmetic.leave_modes(seen.batch.data, shown, moments, setup.store.plane.shell, shells)
             if inserts:
-                insert(seen, left, one, plane, (scale, setup.threads), totals[half])
-            residuals.append(by_group(np.repeat(power[:, None], 3, axis=1), setup.particles.optics[seen.rows], groups))
+                insert(seen, left, one, plane, scale, arithmetic, totals[half])
+            of_batch = np.repeat(np.arange(len(together)), [len(setup.batches[n].rows) for n in together])
+            group = of_batch * groups + setup.particles.optics[seen.rows]
+            own = by_group(np.repeat(power[:, None], 3, axis=1), group, len(together) * groups)
+            residuals.append(own.reshape(-1, groups, 3, shells))
             found.append(one)
             line.advance(len(seen.rows))
             setup.check_stop()
-    residual = setup.team.gather_rows(np.array(residuals).reshape(-1, groups, 3, shells)).sum(axis=0)
+    residual = setup.team.gather_rows(np.concatenate(residuals)).sum(axis=0)
     noise = updated_noise(fixed, standing.noise, residual, np.arange(len(setup.particles)))
     noise[:, 0] = standing.noise[:, 0]  # the origin is left out of everything
     summed = [total_of(totals.get(half), varying) for half in (0, 1)] if inserts else []
@@ -98,20 +101,21 @@ def look(varying: Varying, standing: Standing, source: Source, label: str, inser
 
 
 def insert(
-    seen: Seen, left: np.ndarray, one: Coordinates, plane: tuple[np.ndarray, np.ndarray, int], how: tuple[float, int], out: np.ndarray
+    seen: Seen, left: Any, one: Coordinates, plane: tuple[np.ndarray, np.ndarray, int], scale: float, arithmetic: ModeArithmetic, out: Any
 ) -> None:
-    """Add a batch's residuals to an accumulator, by the moments of its coordinates times grey scales. how: fixed-point scale, threads."""
+    """Add a batch's residuals to an accumulator, by the moments of its coordinates times grey scales. scale: of the fixed point."""
     first = one.scale[:, None] * np.clip(one.mean, -MOST_SIGMAS, MOST_SIGMAS)
     second = one.scale[:, None, None] ** 2 * one.covariance + first[:, :, None] * first[:, None, :]
     lower = np.tril_indices(second.shape[1])
     moments = np.ascontiguousarray(first), np.ascontiguousarray(second[:, lower[0], lower[1]])
-    insert_modes((seen.magnified, seen.shift_px), moments, (left, seen.batch.amplitude), plane, *how, out)
+    arithmetic.insert_modes((seen.magnified, seen.shift_px), moments, (left, seen.batch.amplitude), plane, scale, out)
 
 
-def total_of(own: np.ndarray | None, varying: Varying) -> np.ndarray:
-    """An accumulator summed over ranks, on every rank; exact, since it is of integers."""
-    total = empty_mode_accumulator(varying.fixed.radius, varying.number) if own is None else own
-    varying.fixed.setup.team.add_up(total)
+def total_of(own: Any | None, varying: Varying) -> np.ndarray:
+    """An accumulator summed over ranks, on every rank's host; exact, since it is of integers."""
+    setup = varying.fixed.setup
+    total = empty_mode_accumulator(varying.fixed.radius, varying.number) if own is None else setup.arithmetic.on_host(own)
+    setup.team.add_up(total)
     return total
 
 

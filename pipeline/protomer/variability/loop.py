@@ -28,9 +28,9 @@ def begin(varying: Varying, noise: np.ndarray) -> Standing:
     one = replace(fixed, number=1, similarity=0.0)
     common = common_map(fixed, noise)
     scored = score(one, common, everything(one), "the mean maps")
-    box, shells, solvent = fixed.box, fixed.radius + 1, fixed.masks(fixed.box)[0]
+    box, shells, solvent, setup = fixed.box, fixed.radius + 1, fixed.masks(fixed.box)[0], fixed.setup
     halves = half_totals(scored.totals[0]).map(
-        lambda total: unregularised(Sums.of(total, scored.scale), box, shells, fixed.setup.threads) * solvent)
+        lambda total: setup.arithmetic.on_host(unregularised(Sums.of(total, scored.scale), box, shells, setup.threads)) * solvent)
     return Standing(halves, by_chance(varying, halves), scored.noise, np.full((varying.number, shells), np.inf))
 
 

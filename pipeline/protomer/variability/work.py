@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from protomer.computing.backend import mode_arithmetic_of
+from protomer.computing.mode_arithmetic import ModeArithmetic
 from protomer.fixed_poses.work import Fixed
 from protomer.maps.volumes import Halves
 
@@ -25,6 +28,11 @@ class Varying:
     high_pass_shell: float
     iterations: int
     finds_scale: bool = False
+
+    @cached_property
+    def arithmetic(self) -> ModeArithmetic:
+        """What computes with modes, where the images are computed on."""
+        return mode_arithmetic_of(self.fixed.setup.arithmetic)
 
 
 @dataclass(frozen=True)

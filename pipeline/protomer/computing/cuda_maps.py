@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from protomer.device_arrays import device_library, seen_by_kernels
-from protomer_kernels import insertion, libraries, shells, wiener
+from protomer.computing.device_arrays import device_library, seen_by_kernels
+from protomer_kernels import insertion, libraries, shells, wiener, winding
 from protomer_kernels.cuda.shells import padded_shells, partial_sums, rounded_shells, shell_sums
+from protomer_kernels.cuda.winding import copies_of_planes
+from protomer_kernels.cuda.winding import wind as wind_planes
 from protomer_kernels.libraries import Library, library_of
 from protomer_kernels.padded import LAYERS, PADDING
 
@@ -32,6 +34,7 @@ def served_library() -> Library:
     wiener.quotient.register(of_device, quotient)
     wiener.add_expected.register(of_device, add_expected)
     shells.cross_sums.register(of_device, cross_sums)
+    winding.wind.register(of_device, wind)
     return library
 
 
@@ -80,6 +83,15 @@ def cross_sums(a_ft: Any, b_ft: Any) -> np.ndarray:
     mates = library_of(a_ft).arrays.asarray(shells.friedel_weight(box).astype(np.float32))
     pairs = ((a_ft, b_ft), (a_ft, a_ft), (b_ft, b_ft))
     return np.stack([sums_over_shells((p.real * q.real + p.imag * q.imag) * mates, rows_of_transform(box)) for p, q in pairs], axis=1)
+
+
+def wind(coefficients: Any, lattice: tuple[float, float], window: tuple[float, float, float]) -> Any:
+    """As protomer_kernels.winding.wind, in float32."""
+    arrays = library_of(coefficients).arrays
+    copies = tuple(arrays.asarray(table) for table in copies_of_planes(len(coefficients), lattice, window))
+    out = arrays.empty(coefficients.shape, np.float32)
+    wind_planes(*seen_by_kernels((coefficients.astype(np.float32), copies, window[2], out)))
+    return out
 
 
 def sums_over_shells(values: Any, rows: Rows) -> np.ndarray:

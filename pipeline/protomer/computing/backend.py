@@ -9,9 +9,10 @@ from protomer.errors import InputError, NotYetError, SettingsError
 from protomer.running.devices import visible_devices
 
 if TYPE_CHECKING:
-    from protomer.arithmetic import Arithmetic
+    from protomer.computing.arithmetic import Arithmetic
+    from protomer.computing.mode_arithmetic import ModeArithmetic
     from protomer.running.events import Events
-    from protomer.running.footprint import Work
+    from protomer.running.footprint import OnDevice
 
 BACKENDS = ("auto", "cpu", "cuda")
 LEAST_DRIVER = (12, 0)  # the CUDA version that a driver must speak
@@ -62,22 +63,34 @@ def what_cuda_lacks() -> str | None:
     return None
 
 
-def arithmetic_of(backend: str, threads: int, work: Work, events: Events) -> Arithmetic:
+def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) -> Arithmetic:
     """What computes on arrays in a run on a resolved backend; says so where a device has room for fewer batches at once than it could do.
 
     Raises InputError where it has no room for one.
     """
     if backend == "cuda":
-        from protomer.cuda_arithmetic import MOST_BATCHES, CudaArithmetic
+        from protomer.computing.cuda_arithmetic import CudaArithmetic
+        from protomer.computing.cuda_memory import MOST_BATCHES
 
         on_device = CudaArithmetic(work.device_bytes, work.device_batch_bytes, threads)
         if on_device.batches < MOST_BATCHES:
             events.event("few_batches_at_once", text=f"the CUDA device has memory for {on_device.batches} batches at once, beside what "
                              f"else the run needs: slower than with {MOST_BATCHES}; the result is the same")
         return on_device
-    from protomer.arithmetic import Arithmetic
+    from protomer.computing.arithmetic import Arithmetic
 
     return Arithmetic(threads)
+
+
+def mode_arithmetic_of(arithmetic: Arithmetic) -> ModeArithmetic:
+    """What computes with linear modes where this arithmetic computes."""
+    if arithmetic.backend == "cuda":
+        from protomer.computing.cuda_mode_arithmetic import CudaModeArithmetic
+
+        return CudaModeArithmetic(arithmetic)
+    from protomer.computing.mode_arithmetic import ModeArithmetic
+
+    return ModeArithmetic(arithmetic)
 
 
 #: classes of what CUDA, cuBLAS and CuPy's memory raise, by name: where there is no CUDA they cannot be imported

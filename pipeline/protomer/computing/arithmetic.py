@@ -6,18 +6,24 @@ scores that leave a method are NumPy arrays, in float64, on either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from protomer.imaging.packed import Packed
 from protomer_kernels import insertion, newton, noise, slices
 from protomer_kernels.ctf import CtfParameters, ctf_values
+from protomer_kernels.grid_posterior import GridPosterior, grid_posterior
 from protomer_kernels.grid_scores import best_rotations, grid_scores
 from protomer_kernels.half_plane import HalfPlane, transform_images
 from protomer_kernels.libraries import HOST
 from protomer_kernels.normal_equations import SUMS
+
+if TYPE_CHECKING:
+    from protomer.engine.filaments import GridPrior
 
 Waves = tuple[np.ndarray, np.ndarray, int]  # kx, ky (K,) float32 and the box: HalfPlane.arrays
 Images = tuple[Any, Any]  # whitened data (n, 2, K) and amplitude (n, K), float32, where they are computed on
@@ -92,6 +98,37 @@ class Arithmetic:
         scores, shifts = self.scores_of_grid(images, views, ramps)
         best = best_rotations(scores, keep)
         return best, np.take_along_axis(shifts, best, axis=1)
+
+    def best_of_windows(
+        self, images: Images, views: Any, ramps: np.ndarray, prior: GridPrior, keep: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As best_of_grid, with the log prior of each image, of rotations where that lets filaments lie."""
+        scores = np.full((len(images[0]), len(views)), -np.inf, np.float32)
+        shifts = np.zeros(scores.shape, np.int16)
+        for part, rows in prior.windows:
+            found, shift = self.scores_of_grid((images[0][rows], images[1][rows]), views[part], ramps)
+            scores[rows, part] = found + prior.log(part, rows)
+            shifts[rows, part] = shift
+        best = best_rotations(scores, keep)
+        return best, np.take_along_axis(shifts, best, axis=1)
+
+    @property
+    def grids_at_once(self) -> int:
+        """How many batches `posteriors_of_grid` works on together."""
+        return self.threads
+
+    def posteriors_of_grid(
+        self, batches: Sequence[Images], views: Any, ramps: np.ndarray, log_priors: tuple[np.ndarray, np.ndarray], shared: float
+    ) -> Iterator[GridPosterior]:
+        """Posteriors of batches over views (C, G, 2, L), and their sums: grid_posterior, which says what is given. Sums are where they are
+        computed on, all else, the images' worth of each rotation too, is on the host."""
+        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(lambda own: grid_posterior(own[0], own[1], views, ramps, log_priors[0], log_priors[1], shared), batches)
+
+    def scalar_products(self, data: Any, views: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of images (n, 2, K) with J views of each (n, J, 2, K), both where they are computed on: (n, J) and, of views with one another,
+        (n, J, J); on the host."""
+        return np.einsum("ndk,njdk->nj", data, views), np.einsum("njdk,nldk->njl", views, views)
 
     def climb(self, volume_ft: Any, starts: tuple[np.ndarray, np.ndarray, np.ndarray], batch: tuple[Any, Any, np.ndarray], waves: Waves,
               steps: int, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

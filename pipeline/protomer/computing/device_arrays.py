@@ -115,7 +115,7 @@ def device_library() -> Library:
     """CuPy, or what stands in for it in Numba's simulator."""
     if config.ENABLE_CUDASIM:
         return simulated_library()
-    os.environ.setdefault("CUPY_TF32", "1")  # read at the first product: only grids are scored by products (cuda_arithmetic.py)
+    os.environ.setdefault("CUPY_TF32", "1")  # read at the first product: products score grids, and add them up (cuda_arithmetic.py)
     import cupy
     import cupyx.scipy.fft
     import cupyx.scipy.ndimage

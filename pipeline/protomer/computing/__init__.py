@@ -1,0 +1,1 @@
+"""Where arrays are computed on: the CPU, or a CUDA device."""
