@@ -1,8 +1,9 @@
-"""A program that runs the CUDA drivers, on a device or in Numba's simulator, on arrays from one .npz file and writes another."""
+"""A program that runs the CUDA drivers on a device or in the simulator: given.npz in a folder holds arrays, found.npz what they give."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def scores_found(given: Arrays) -> Arrays:
 
 
 if __name__ == "__main__":
-    source, result = sys.argv[1:]
-    with np.load(source) as file:
+    folder = Path(sys.argv[1])
+    with np.load(folder / "given.npz") as file:
         arrays = dict(file)
-    np.savez(result, **poses_found(arrays), **transfer_found(arrays), **scores_found(arrays))
+    np.savez(folder / "found.npz", **poses_found(arrays), **transfer_found(arrays), **scores_found(arrays))

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import cuda
 
 from cuda_e_step import BOX, PIXEL_A, found
+from cuda_programs import PLACES, Results, found_on_cuda
 from kernel_oracles import degrees_between
 from protomer.computing.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from reconstructions import as_particles
-from refinement_runs import PROJECT, environment, protomer, protomer_process
+from refinement_runs import protomer, protomer_process
 from simulated import chain_dataset
-
-Results = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +26,10 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
 
 
-@pytest.fixture(scope="module", params=[pytest.param("simulator", marks=pytest.mark.slow), "device"])
+@pytest.fixture(scope="module", params=PLACES)
 def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What CUDA gives, in a process of its own."""
-    if request.param == "device" and not cuda.is_available():
-        pytest.skip("no CUDA device is at hand")
-    folder = tmp_path_factory.mktemp(request.param)
-    surroundings = environment() | {"NUMBA_ENABLE_CUDASIM": "1" if request.param == "simulator" else "0"}
-    done = subprocess.run([sys.executable, str(PROJECT / "tests/cuda_e_step.py"), "cuda", str(folder)], env=surroundings,
-                          capture_output=True, text=True, check=False, timeout=280)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "found.npz") as file:
-        return dict(file)
+    """What CUDA gives."""
+    return found_on_cuda(request.param, "cuda_e_step.py", tmp_path_factory.mktemp("cuda"), "cuda")
 
 
 def test_poses_and_weights_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:

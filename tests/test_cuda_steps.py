@@ -3,18 +3,12 @@ device where there is one."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from numba import cuda
 
+from cuda_programs import PLACES, Results, found_on_cuda
 from cuda_steps import found
 from protomer.computing.arithmetic import CPU
-from refinement_runs import PROJECT, environment
-
-Results = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +17,10 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
 
 
-@pytest.fixture(scope="module", params=[pytest.param("simulator", marks=pytest.mark.slow), "device"])
+@pytest.fixture(scope="module", params=PLACES)
 def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What CUDA gives, in a process of its own."""
-    if request.param == "device" and not cuda.is_available():
-        pytest.skip("no CUDA device is at hand")
-    folder = tmp_path_factory.mktemp(request.param)
-    surroundings = environment() | {"NUMBA_ENABLE_CUDASIM": "1" if request.param == "simulator" else "0"}
-    done = subprocess.run([sys.executable, str(PROJECT / "tests/cuda_steps.py"), str(folder)], env=surroundings, capture_output=True,
-                          text=True, check=False, timeout=280)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "found.npz") as file:
-        return dict(file)
+    """What CUDA gives."""
+    return found_on_cuda(request.param, "cuda_steps.py", tmp_path_factory.mktemp("cuda"))
 
 
 def test_ab_initio_on_cuda_finds_the_maps_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import cuda
 
+from cuda_programs import Results, found_on_cuda
 from kernel_oracles import NORMAL_ROW, blob_map, degrees_between, prediction, random_rotations
 from protomer_kernels import ctf, grid_scores, insertion, newton, noise, slices
 from protomer_kernels.cuda import grid_scores as cuda_grid_scores
@@ -72,19 +72,11 @@ def given() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=["simulator", "device"])
-def found(request: pytest.FixtureRequest, given: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def found(request: pytest.FixtureRequest, given: dict, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What tests/cuda_runs.py writes."""
-    if request.param == "device" and not cuda.is_available():
-        pytest.skip("no CUDA device is at hand")
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp("cuda")
     np.savez(folder / "given.npz", **given)
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1" if request.param == "simulator" else "0",
-                                "PYTHONPATH": os.pathsep.join(str(PROJECT / part) for part in ("pipeline", "kernels"))}
-    command = [sys.executable, str(PROJECT / "tests" / "cuda_runs.py"), str(folder / "given.npz"), str(folder / "found.npz")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "found.npz") as file:
-        return dict(file)
+    return found_on_cuda(request.param, "cuda_runs.py", folder)
 
 
 def test_slices_from_cuda_equal_those_from_the_cpu(given: dict, found: dict) -> None:

@@ -1,6 +1,6 @@
 """The M-step: from accumulated slices to half maps, their FSC, and the references of the next E-step.
 
-All of it is done where the accumulators lie: on the host, or on a device (computing/cuda_maps.py); maps stay there until they are asked for.
+All of it is done where the accumulators lie: on the host or on a device (computing/cuda_maps.py); maps stay there until asked for.
 """
 
 from __future__ import annotations
