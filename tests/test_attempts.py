@@ -59,3 +59,16 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_names_none(numbers: P
     monkeypatch.setattr(counting_job, "run", stopped_after_a_checkpoint)
     with pytest.raises(Stopped, match="from the last checkpoint"):
         count(numbers, tmp_path / "out", resume=True)
+
+
+def test_a_run_that_was_interrupted_by_ctrl_c_is_called_stopped_and_not_failed(
+    numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(inputs: Inputs, settings: Any, job: JobRun) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(counting_job, "run", interrupted)
+        count(numbers, tmp_path / "out")
+    count(numbers, tmp_path / "out", resume=True)
+    assert "was stopped by a signal; going on from the beginning" in capsys.readouterr().err

@@ -73,6 +73,29 @@ def test_particles_that_come_out_dark_are_warned_of_and_white_ones_are_not(tmp_p
         assert len(told) == ((sign < 0) != invert) and all(("off" if invert else "on") in text.split()[-1] for text in told)
 
 
+@pytest.mark.parametrize(("tag", "value", "said"), [("rlnVoltage", 300000, "the voltage 300000"),
+                                                    ("rlnSphericalAberration", 2.7e7, "the spherical aberration"),
+                                                    ("rlnAmplitudeContrast", 10, "the amplitude contrast 10")])
+def test_optics_in_another_unit_are_refused_where_images_use_them(tmp_path: Path, tag: str, value: float, said: str) -> None:
+    optics = {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "first", "rlnVoltage": 300, "rlnSphericalAberration": 2.7,
+              "rlnAmplitudeContrast": 0.1, "rlnImagePixelSize": PIXEL_A, "rlnImageSize": BOX}
+    odd = {**optics, "rlnOpticsGroup": 2, "rlnOpticsGroupName": "odd", tag: value}
+    rows = plain_rows(6)
+    summary, _ = run_import(tmp_path, {"star": write_data_set(tmp_path, rows, noise_images(6), [optics, odd])})
+    assert summary["rows_out"] == 6
+    shutil.rmtree(tmp_path / "imported")
+    rows[0]["rlnOpticsGroup"] = 2
+    refused(tmp_path, write_data_set(tmp_path, rows, noise_images(6), [optics, odd]), said)
+
+
+def test_one_defocus_without_the_other_is_refused_and_micrometres_are_warned_of(tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "rlnDefocusU"} for row in plain_rows(6)]
+    refused(tmp_path, write_data_set(tmp_path, rows, noise_images(6)), "rlnDefocusV and not the other")
+    rows = [{**row, "rlnDefocusU": 1.5, "rlnDefocusV": 1.48} for row in plain_rows(6)]
+    summary, _ = run_import(tmp_path, {"star": write_data_set(tmp_path, rows, noise_images(6))})
+    assert [warning["code"] for warning in summary["warnings"]] == ["defocus"]
+
+
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     table = write_data_set(tmp_path, plain_rows(20), noise_images(20))
     files = []

@@ -178,6 +178,11 @@ def _coefficients(path: Path, tag: str, text: bytes) -> tuple[float, ...]:
 
 
 def _fill_numbers(path: Path, table: Columns, columns: dict[str, np.ndarray]) -> None:
+    """Numbers of each row in our units. Raises InputError for one defocus without the other, and for what is no number."""
+    defoci = {tag for tag in ("rlnDefocusU", "rlnDefocusV") if tag in table}
+    if len(defoci) == 1:
+        raise InputError(f"{path} has {defoci.pop()} and not the other defocus", "both rlnDefocusU and rlnDefocusV, or neither",
+                         "check how the columns are spelt; where there is no astigmatism both have the same values")
     for number in tags.NUMBERS:
         if number.tag in table:
             read = whole_numbers if number.is_integer else numbers

@@ -39,6 +39,9 @@ def run(inputs: Inputs, settings: ImportSettings, job: JobRun) -> dict[str, Any]
     table = _with_warnings_told(job, lambda: read_table(inputs, settings))
     if len(table) == 0:
         raise InputError("the table has no rows", "a table with particles", "look at the table: what should have filled it?")
+    table_check.require_possible_optics(table)
+    if note := table_check.defocus_note(table):
+        job.events.warn("defocus", note)
     with job.progress("checking images", len(np.unique(table.image_uid))) as line:
 
         def advance(images: int) -> None:

@@ -19,7 +19,7 @@ from protomer.imaging.images import common_frame
 from protomer.maps.finishing import map_summary, measure_maps, warn_of_resolution, write_maps
 from protomer.maps.non_uniform import NonUniform
 from protomer.maps.volumes import Volume
-from protomer.refinement.asked import given_mask, in_box, require_possible
+from protomer.refinement.asked import asked_group, given_mask, in_box, require_possible
 from protomer.refinement.checkpoint import resume, until_settled
 from protomer.refinement.ctf_within import CHECKPOINT, CtfFound, is_asked, settled_with_ctf
 from protomer.refinement.curvature import CurvedMaps, reconstruct_curved
@@ -31,7 +31,6 @@ from protomer.refinement.setup import Masking, Setup, State, at_scales
 from protomer.refinement.start import begin, is_asymmetric, load_start, resampled, start_axes
 from protomer.running.batches import folded_batches, share_of_batches
 from protomer.running.job_run import Inputs, JobRun
-from protomer.symmetry.point_groups import operators
 from protomer.symmetry.start_axes import gain, in_words
 from protomer.tables.half_sets import warn_of_small_halves
 from protomer.tables.particles import Particles
@@ -110,8 +109,8 @@ def prepare(particles: Particles, settings: RefineSettings, job: JobRun, inputs:
 
 
 def groups_of(inputs: Inputs, settings: RefineSettings) -> tuple[np.ndarray, np.ndarray]:
-    """The operators that are imposed, and those of the group that is relaxed: one of the two is the identity."""
-    group = operators(inputs.symmetry, inputs.axes)
+    """The operators that are imposed, and those of the group that is relaxed: one of the two is the identity. Raises SettingsError."""
+    group = asked_group(inputs, settings)
     return (group, IDENTITY) if settings.relaxation == "none" else (IDENTITY, group)
 
 

@@ -19,15 +19,20 @@ from protomer.tables.particles import Particles
 
 
 def require_possible(particles: Particles, inputs: Inputs, settings: RefineSettings) -> None:
-    """Raise InputError or SettingsError for what can be known to fail from the table, the maps and the settings alone."""
-    group = operators(inputs.symmetry, inputs.axes)
-    if settings.relaxation != "none" and len(group) == 1:
-        raise SettingsError(f"relaxation is {settings.relaxation} and the symmetry {inputs.symmetry}", "a group to relax",
-                            "give --symmetry, such as C2, or leave relaxation none")
+    """Raise InputError for what can be known to fail from the table and the maps alone."""
     in_box(particles, settings.box)
     if inputs.volume is not None:
         read_start(inputs.volume)
     given_mask(inputs, settings)
+
+
+def asked_group(inputs: Inputs, settings: RefineSettings) -> np.ndarray:
+    """The operators of the group. Raises SettingsError for one that does not exist, and for a relaxation without a group."""
+    group = operators(inputs.symmetry, inputs.axes)
+    if settings.relaxation != "none" and len(group) == 1:
+        raise SettingsError(f"relaxation is {settings.relaxation} and the symmetry {inputs.symmetry}", "a group to relax",
+                            "give --symmetry, such as C2, or leave relaxation none")
+    return group
 
 
 def in_box(particles: Particles, box: int | None) -> Particles:

@@ -8,7 +8,7 @@ from protomer.declarations.refine import RefineSettings
 from protomer.engine.schedule import GRID_RADII, GRID_ROTATIONS, Band
 from protomer.formats.hdf5 import read_particles
 from protomer.imaging.images import common_frame
-from protomer.refinement.asked import require_possible
+from protomer.refinement.asked import asked_group, require_possible
 from protomer.running.batches import BATCH, WINDOWED, Batch, folded_batches, share_of_batches
 from protomer.running.footprint import Work
 from protomer.running.job_run import Inputs, Plan
@@ -39,6 +39,7 @@ def work_of(half_precision: bool, batches: list[Batch], numbers: range, box: int
 def plan(inputs: Inputs, settings: RefineSettings, ranks: int, threads: int, filaments: Grid | None = None) -> Plan:
     """Memory of the rank that needs most; time from the number of images, at measured rates. filaments: as in work_of."""
     particles = read_particles(inputs.particles)
+    asked_group(inputs, settings)
     require_possible(particles, inputs, settings)
     box = settings.box or common_frame(particles)[0]
     radius = largest_radius(box)

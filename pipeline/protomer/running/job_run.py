@@ -228,8 +228,8 @@ def _work(job: Job, inputs: Inputs, settings: JobSettings, run: JobRun, is_new: 
         if is_new and run.team.is_first:
             clear_run(run.output.folder)
         raise
-    except Stopped as error:
-        run.events.event("stopped", text=str(error))
+    except (Stopped, KeyboardInterrupt) as error:
+        run.events.event("stopped", text=str(error) or "interrupted")
         raise
     except BaseException as error:
         _log_failure(run, error)

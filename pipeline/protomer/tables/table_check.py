@@ -1,11 +1,13 @@
-"""What a particle table must not hold: rows that say the same twice, rows that say nothing, and pixel sizes that quarrel."""
+"""What a particle table must not hold: rows that say the same twice or nothing, pixel sizes that quarrel, numbers of no microscope."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from protomer.errors import InputError
 from protomer.tables.particles import COLUMNS, Particles
 
+VOLTAGE_KV, CS_MM, USUAL_DEFOCUS_A = (1.0, 5000.0), (-50.0, 50.0), (50.0, 200_000.0)
 SAME_ROTATION = 1e-6  # of a quaternion's components: about 0.0001 degrees
 SAME_SHIFT_A = 1e-3
 PIXEL_TOLERANCE = 1e-3
@@ -73,3 +75,24 @@ def pixel_size_notes(particles: Particles, table_pixel_sizes_A: np.ndarray, head
 def image_name(table: Particles, row: int) -> str:
     """N@stack of a row."""
     return f"{int(table.stack_index[row]) + 1}@{table.stacks[int(table.stack[row])].path}"
+
+
+def require_possible_optics(particles: Particles) -> None:
+    """Raise InputError where an optics group in use has numbers that no microscope has, such as a voltage in volts where kV are meant."""
+    for group in (particles.optics_groups[i] for i in np.unique(particles.optics)):
+        found = {"voltage": (group.voltage_V / 1e3, *VOLTAGE_KV, "kV"),
+                 "spherical aberration": (group.spherical_aberration_A / 1e7, *CS_MM, "mm"),
+                 "amplitude contrast": (group.amplitude_contrast, 0.0, 1.0, "(10 % is 0.1)")}
+        for name, (value, least, greatest, unit) in found.items():
+            if not least <= value <= greatest:
+                raise InputError(f"optics group {group.name} has the {name} {value:.10g}", f"{least:g} to {greatest:g} {unit}",
+                                 "correct the optics of the table")
+
+
+def defocus_note(particles: Particles) -> str:
+    """What to say of defoci that look like another unit than Å; nothing where they do not."""
+    mean_A = 0.5 * np.abs(particles.defocus_u_A + particles.defocus_v_A)
+    median_A = float(np.median(mean_A[mean_A > 0])) if (mean_A > 0).any() else 0.0
+    if median_A == 0.0 or USUAL_DEFOCUS_A[0] <= median_A <= USUAL_DEFOCUS_A[1]:
+        return ""
+    return f"the median defocus is {median_A:.3g} Å: is the table's in Å, as it must be?"
