@@ -141,9 +141,11 @@ def test_a_class_of_noise_has_no_fsc_beyond_the_start(tmp_path: Path) -> None:
 
 
 def refused(folder: Path, *volumes: object) -> str:
-    """What is said where the command ends with 2."""
-    result = protomer(*classify_words(folder, *volumes), "--output", folder / "refused", check=False)
-    assert result.returncode == 2 and not (folder / "refused").exists(), result.stderr
+    """What is said where the command ends with 2, whether it is a dry run or not."""
+    words = [*classify_words(folder, *volumes), "--output", folder / "refused"]
+    result, dry = protomer(*words, check=False), protomer(*words, "--dry-run", check=False)
+    assert result.returncode == dry.returncode == 2 and not (folder / "refused").exists(), result.stderr
+    assert dry.stderr in result.stderr
     return result.stderr
 
 

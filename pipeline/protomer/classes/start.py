@@ -16,8 +16,9 @@ from protomer.engine.model import Model
 from protomer.engine.pose_table import PoseTable
 from protomer.engine.schedule import Band
 from protomer.errors import InputError
-from protomer.formats.hdf5 import read_any_volume, read_particles
+from protomer.formats.hdf5 import read_particles
 from protomer.imaging.images import common_frame
+from protomer.refinement.asked import read_start
 from protomer.refinement.setup import MASK_FRACTION, Setup, State
 from protomer.refinement.start import resampled
 from protomer.running.batches import Key
@@ -51,6 +52,16 @@ def require_classes(inputs: Inputs) -> None:
                          "add a decoy such as --volume sphere:120")
 
 
+def require_starts(inputs: Inputs, particles: Particles, seed: int) -> None:
+    """Raise InputError for a start that is no map and a decoy that cannot be made, before any image is read."""
+    box, pixel_A = common_frame(particles)
+    for given in inputs.volume:
+        if isinstance(given, str):
+            decoy_map(given, box, pixel_A, seed)
+        else:
+            read_start(given)
+
+
 def in_box(particles: Particles, box: int) -> Particles:
     """The particles as if their images had been Fourier-cropped to a box (px) in place of their own; as they are where that is larger."""
     own, _ = common_frame(particles)
@@ -75,9 +86,7 @@ def load_starts(inputs: Inputs, settings: ClassifySettings, setup: Setup, events
 def start_volume(path: Path, number: int, box: int, pixel_A: float, events: Events) -> np.ndarray:
     """The volume of a class (`number`, from 1) in the images' box and pixel size, (box, box, box); a warning where it was resampled for
     that. Raises InputError where it is no map."""
-    volume = read_any_volume(path)
-    if not np.isfinite(volume.data).all() or float(volume.data.std()) == 0.0:
-        raise InputError(f"the volume {path} is constant or holds NaN", "a map with density", "give another --volume")
+    volume = read_start(path)
     if volume.box != box or abs(volume.voxel_size_A / pixel_A - 1) >= 1e-3:
         events.warn("resampled_start", f"the volume of class {number} ({volume.box} voxels of {volume.voxel_size_A:.4g} Å) was resampled "
                     f"to {box} voxels of {pixel_A:.4g} Å, as the images are")

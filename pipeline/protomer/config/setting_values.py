@@ -105,6 +105,7 @@ def read_numbers(name: str, text: str, counts: Sequence[int], unit: str = "") ->
     parts = [_NUMBER.fullmatch(part.strip()) for part in text.split(",")]
     values = [float(part.group(1)) for part in parts if part is not None and plain_unit(part.group(2)) in ("", plain_unit(unit))]
     if len(values) != len(parts) or len(values) not in counts or not all(math.isfinite(value) for value in values):
-        raise SettingsError(f"setting {name}: {text!r}", f"{' or '.join(map(str, counts))} numbers with commas between",
+        many = f"{' or '.join(map(str, counts))} numbers with commas between"
+        raise SettingsError(f"setting {name}: {text!r}", "one number" if list(counts) == [1] else many,
                             f"write {name}={','.join(['50'] * counts[0])}")
     return values

@@ -15,7 +15,7 @@ from protomer.classes.outcome import class_maps, classified, warn_of_classes, wa
 from protomer.classes.reliability import Reliability, rehearse_classes
 from protomer.classes.replicates import stability
 from protomer.classes.report import write_report
-from protomer.classes.start import alike, begin, in_box, load_particles, load_starts, require_classes
+from protomer.classes.start import alike, begin, in_box, load_particles, load_starts, require_classes, require_starts
 from protomer.declarations.classify import ClassifySettings
 from protomer.engine.joining import join_shell
 from protomer.formats.hdf5 import read_particles, write_particles
@@ -38,6 +38,7 @@ def run(inputs: Inputs, settings: ClassifySettings, job: JobRun) -> dict[str, An
     """Load, iterate until classes settle, from as many seeds as are asked for, reconstruct each class, measure, save."""
     given = load_particles(inputs, job.events)
     particles, saved = in_box(given, settings.box), job.checkpoint.load()
+    require_starts(inputs, particles, settings.seed)
     votes = votes_of(saved)
     while len(votes) < settings.replicates - 1:
         seed = settings.seed + settings.replicates - 1 - len(votes)  # the run's own comes last
@@ -195,6 +196,7 @@ def plan(inputs: Inputs, settings: ClassifySettings, ranks: int, threads: int) -
     """Memory of the rank that needs most; time from the number of images and classes, at measured rates."""
     require_classes(inputs)
     particles, number = in_box(read_particles(inputs.particles), settings.box), len(inputs.volume)
+    require_starts(inputs, particles, settings.seed)
     box, _ = common_frame(particles)
     batches = batches_of(particles, number, settings)
     works = [work_of_classes(settings.half_precision, batches, share_of_batches(len(batches), rank, ranks), box, threads, number)
