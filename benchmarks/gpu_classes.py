@@ -19,6 +19,8 @@ from pathlib import Path
 
 import relion
 
+from protomer.computing.backend import what_cuda_lacks
+
 PUBLISHED_S, START_A, SECOND = 197 * 60, 60.0, 0.2
 
 
@@ -50,6 +52,10 @@ def main() -> None:
     for name, kind, default in entries:
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"[{default}]")
     chosen = parser.parse_args()
+    lacks = what_cuda_lacks() if chosen.backend == "cuda" else None
+    if lacks:
+        print(f"Not measured: {lacks}")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         run((chosen.folder or Path(temporary)).resolve(), chosen)
 
