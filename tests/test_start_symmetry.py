@@ -28,5 +28,4 @@ def test_a_dimer_is_taken_for_one_warned_of_as_a_trimer_and_refused_as_one_where
     write_volume(path, Volume(low_pass(volume.data, BOX * PIXEL_A / start_A, 2.0).astype(np.float32), PIXEL_A))
     events, axes = Events(None), find_start_axes(path, group, operators(group), start_A)
     on_axes(read_volume(path), axes, events)
-    print(group, start_A, axes.weakest)
     assert [warning["code"] for warning in events.warnings] == told
