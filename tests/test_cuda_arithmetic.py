@@ -15,6 +15,7 @@ from kernel_oracles import degrees_between
 from protomer.computing.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
+from protomer.running.device_mpi import SWITCH
 from reconstructions import as_particles
 from refinement_runs import protomer, protomer_process
 from simulated import chain_dataset
@@ -72,3 +73,21 @@ def test_a_job_with_backend_cuda_says_so_and_gives_the_map_of_the_cpu(tmp_path: 
     assert begun["backend"] == "cuda" and begun["why"] == "as asked"
     expected = read_volume(tmp_path / "cpu/half_a.mrc").data
     np.testing.assert_allclose(read_volume(tmp_path / "cuda/half_a.mrc").data, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("switch", "where"), [("on", "on the GPUs"), ("off", "through the host")])
+def test_two_ranks_on_cuda_write_the_bits_of_one_wherever_their_sums_meet(
+    switch: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = chain_dataset(12, BOX, PIXEL_A, 0.5)
+    write_particles(tmp_path / "particles.h5", as_particles(data, tmp_path))
+    words = ["reconstruct", "--particles", tmp_path / "particles.h5", "--backend", "cuda"]
+    monkeypatch.setitem(os.environ, "NUMBA_ENABLE_CUDASIM", "1")
+    monkeypatch.setitem(os.environ, SWITCH, switch)
+    for ranks in (1, 2):
+        protomer_process(*words, "--output", tmp_path / str(ranks), ranks=ranks)
+    begun = json.loads((tmp_path / "2/log.jsonl").read_text().splitlines()[0])
+    assert begun["ranks"] == 2 and begun["sums"] == where
+    for name in ("half_a.mrc", "half_b.mrc", "map.mrc"):
+        assert np.array_equal(read_volume(tmp_path / "1" / name).data, read_volume(tmp_path / "2" / name).data)
