@@ -1,6 +1,6 @@
 """The CUDA path against the device's own limits: for each kernel the bytes and operations that it must move and do, the floor that the
 device's copy and product rates, both measured, and its float32 rate, by its clock, set, the time taken, and the ratio; the same of the
-M-step and of references. Whole iterations: gpu_iteration.py.
+kernels of ab-initio, helical-refine and variability, and of the M-step and references. Whole iterations: gpu_iteration.py.
 
 python benchmarks/gpu.py [--box 256] [--radius 100] [--images 4096]
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gpu_jobs import job_rows
 from gpu_maps import map_rows
 
 from protomer.computing.backend import what_cuda_lacks
@@ -28,7 +29,7 @@ from protomer_kernels.rotations import matrices_from_quaternions, shift_grid, su
 SHEET = {"copy": 4.8e12, "float32": 67e12, "products": 494e12}  # bytes, float32 and TF32 operations per second of an H200
 NEWTON_OPERATIONS, SLICE_OPERATIONS, INSERTION_OPERATIONS = 500, 60, 80  # per coefficient
 STEPS, SCORING_RADIUS, SCORING_ROTATIONS = 11, 16, 36_864
-REPEATS = 3
+REPEATS, FEW = 3, 1024  # FEW: images of jobs whose views of each take much memory
 FLOAT32_LANES = 128  # of a multiprocessor
 
 
@@ -104,6 +105,11 @@ def cases_of(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
     ]
 
 
+def job_cases(arithmetic: Any, plane: HalfPlane, images: int) -> list[Case]:
+    """The kernels of other jobs than refine."""
+    return [Case(*row) for row in job_rows(arithmetic, plane, images, SLICE_OPERATIONS)]
+
+
 def map_cases(arithmetic: Any, plane: HalfPlane) -> list[Case]:
     """What is done once in an iteration, or once for each half and fold."""
     return [Case(*row) for row in map_rows(arithmetic, plane, plane.radius)]
@@ -123,7 +129,7 @@ def main() -> None:
               f"{SHEET['float32'] / 1e12:.0f} TFLOP/s in float32, {SHEET['products'] / 1e12:.0f} in TF32); "
               f"box {chosen.box}, radius {chosen.radius}.\n")
         print("| kernel | bytes, MB per image | operations, M | floor, us |\n|---|---|---|---|")
-        for case in [*cases_of(CPU, plane, 16), *map_cases(CPU, plane)]:
+        for case in [*cases_of(CPU, plane, 16), *job_cases(CPU, plane, 16), *map_cases(CPU, plane)]:
             print(f"| {case.name} | {case.bytes_moved / case.items / 1e6:.2f} | {case.operations / case.items / 1e6:.1f} | "
                   f"{1e6 * case.floor_s(SHEET) / case.items:.2f} |")
         return
@@ -137,7 +143,7 @@ def main() -> None:
     print(f"{device}: copies {rates['copy'] / 1e12:.2f} TB/s, {rates['float32'] / 1e12:.0f} TFLOP/s in float32, "
           f"{rates['products'] / 1e12:.0f} in products; box {chosen.box}, radius {chosen.radius}, {chosen.images} images.\n")
     print("| kernel | bytes, GB | operations, T | floor, ms | taken, ms | ratio | images/s |\n|---|---|---|---|---|---|---|")
-    for case in [*cases_of(arithmetic, plane, chosen.images), *map_cases(arithmetic, plane)]:
+    for case in [*cases_of(arithmetic, plane, chosen.images), *job_cases(arithmetic, plane, FEW), *map_cases(arithmetic, plane)]:
         taken, floor = seconds(case.work, wait), case.floor_s(rates)
         print(f"| {case.name} | {case.bytes_moved / 1e9:.3f} | {case.operations / 1e12:.3f} | {1e3 * floor:.2f} | {1e3 * taken:.2f} | "
               f"{taken / floor:.1f} | {case.items / taken:.0f} |", flush=True)
