@@ -144,7 +144,7 @@ def map_motion(angle_deg: float) -> RigidMotion:
     (["constant.mrc"], {}, InputError, "constant.mrc cannot be compared"),
     (["turned.h5"] * 3, {"mask": ["mask.mrc"] * 2}, InputError, "2 --mask for 3 --volume"),
     (["turned.h5"] * 2, {"particles": ["particles_1.h5"], "update_particles": True}, InputError, "1 --particles for 2 --volume"),
-    (["turned.h5"], {"mask": ["nothing.mrc"]}, InputError, "values from 0 to 0"),
+    (["turned.h5"], {"mask": ["nothing.mrc"]}, InputError, "is 0 everywhere"),
     (["turned.h5"], {"mask": ["corner.mrc"], "apply_masks": True}, InputError, "its mask leaves"),
     (["coarse.mrc"], {}, InputError, "shells"),
     (["turned.h5"], {"particles": ["particles_1.h5"]}, SettingsError, "update_particles is off"),
