@@ -7,7 +7,8 @@ scores that leave a method are NumPy arrays, in float64, on either.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,23 @@ class Arithmetic:
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
+
+    # Threads stay, always the same ones: a device's libraries keep handles, plans and memory for each thread that they have seen, for good.
+
+    @cached_property
+    def bringer(self) -> Executor:
+        """The thread that brings what comes next."""
+        return ThreadPoolExecutor(1, "images")
+
+    @cached_property
+    def readers(self) -> Executor:
+        """Threads that read and prepare images for it."""
+        return ThreadPoolExecutor(max(1, self.threads), "batches")
+
+    @cached_property
+    def workers(self) -> Executor:
+        """Threads for what goes on side by side."""
+        return ThreadPoolExecutor(self.side_by_side, "side by side")
 
     def here(self, array: np.ndarray) -> Any:
         """The array where it is computed on."""

@@ -124,7 +124,7 @@ class ImageStore:
 
     def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Every batch with its number, the next one being read and prepared while the caller works on one."""
-        return read_ahead(numbers, self.load)
+        return read_ahead(numbers, self.load, self.arithmetic.bringer)
 
     def _prepare(self, rows: np.ndarray) -> np.ndarray:
         crops = np.empty((len(rows), len(self.plane)), np.complex64)

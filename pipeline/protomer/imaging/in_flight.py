@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,7 +38,11 @@ def done_in_flight(
         arithmetic.finish()
         return found
 
-    yield from _side_by_side(_brought(store, batches, numbers, arithmetic), done, arithmetic.side_by_side)
+    coming = _brought(store, batches, numbers, arithmetic)
+    if arithmetic.side_by_side == 1:
+        yield from (done(run, crops) for run, crops in coming)
+    else:
+        yield from _side_by_side(coming, done, arithmetic.workers, arithmetic.side_by_side)
 
 
 def _brought(
@@ -46,23 +50,23 @@ def _brought(
 ) -> Iterator[tuple[list[int], Any]]:
     """Runs of batches and their crops, the next ones being brought meanwhile."""
     runs = runs_of(batches, numbers, arithmetic.at_once)
-    with ThreadPoolExecutor(max(1, arithmetic.threads), "batches") as readers:
-        yield from read_ahead(runs, lambda run: arithmetic.crops(list(readers.map(store.packed, run))))
+    return read_ahead(runs, lambda run: arithmetic.crops(list(arithmetic.readers.map(store.packed, run))), arithmetic.bringer)
 
 
-def _side_by_side(coming: Iterator[tuple[list[int], Any]], work: Callable[[list[int], Any], T], number: int) -> Iterator[T]:
-    """What work gives for each of those that come, in order; so many at a time, by the caller itself where that is one."""
-    if number == 1:
-        yield from (work(run, crops) for run, crops in coming)
-        return
+def _side_by_side(
+    coming: Iterator[tuple[list[int], Any]], work: Callable[[list[int], Any], T], workers: Executor, number: int
+) -> Iterator[T]:
+    """What work gives for each of those that come, in order; so many at a time. None is under way when it ends, however it does."""
     under_way: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(number, "side by side") as workers:
+    try:
         for run, crops in coming:
             under_way.append(workers.submit(work, run, crops))
             if len(under_way) == number:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+    finally:
+        wait(under_way)
 
 
 def runs_of(batches: Sequence[Batch], numbers: Sequence[int], at_once: int) -> list[list[int]]:
