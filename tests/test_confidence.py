@@ -104,6 +104,7 @@ def test_with_the_true_map_what_one_set_of_images_shows_holds_for_another() -> N
     require_calibrated(tried(second), confidence)
 
 
+@pytest.mark.slow
 def test_a_refinement_states_how_far_its_poses_may_be_believed(tmp_path: Path) -> None:
     folder = simulate_and_import(tmp_path, number=400, snr=0.1)
     protomer(*refine_words(folder, tmp_path / "refined"))

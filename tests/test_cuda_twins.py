@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuda_programs import Results, found_on_cuda
+from cuda_programs import PLACES, Results, found_on_cuda
 from kernel_oracles import NORMAL_ROW, blob_map, degrees_between, prediction, random_rotations
 from protomer_kernels import ctf, grid_scores, insertion, newton, noise, slices
 from protomer_kernels.cuda import grid_scores as cuda_grid_scores
@@ -71,7 +71,7 @@ def given() -> dict[str, np.ndarray]:
     return plane | climbable_images(rng) | transfer_coefficients(rng) | score_tiles(rng)
 
 
-@pytest.fixture(scope="module", params=["simulator", "device"])
+@pytest.fixture(scope="module", params=PLACES)
 def found(request: pytest.FixtureRequest, given: dict, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What tests/cuda_runs.py writes."""
     folder = tmp_path_factory.mktemp("cuda")

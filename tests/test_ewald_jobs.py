@@ -53,6 +53,7 @@ def test_auto_takes_the_sign_that_the_images_were_made_with_and_says_by_what_mar
     assert "Ewald sphere" in words and "standard errors" in words
 
 
+@pytest.mark.slow
 def test_a_sign_that_is_given_is_taken_the_wrong_one_too_and_ranks_share_the_work_bit_for_bit(data: Path) -> None:
     truth, fsc = data / "simulated/map.mrc", {}
     for sign in ("none", "-1", "+1"):
@@ -77,6 +78,7 @@ def test_thin_particles_leave_the_sign_open_and_a_warning_says_so(data: Path, tm
     assert "ewald_undecided" in (tmp_path / "map/log.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_the_last_reconstruction_of_a_refinement_is_on_the_ewald_sphere(data: Path) -> None:
     inputs = {"particles": data / "imported", "volume": data / "simulated/start.mrc"}
     summary = run("refine", data / "refined", inputs, ewald_sign="auto", initial_low_pass="12A", max_alignment_resolution=8,

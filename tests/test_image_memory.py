@@ -97,6 +97,7 @@ def test_where_a_cache_has_no_room_images_are_prepared_each_time_and_are_the_sam
     assert set(told) == {"image_cache_full"} and cache.refused == 2 * len(rows) and size_of(tmp_path / "a") == 0
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_share_a_cache_that_has_room_for_some_of_their_images_and_get_the_bits_of_one_that_uses_none(
     data: Path, tmp_path: Path
 ) -> None:

@@ -270,6 +270,7 @@ def test_a_plan_reads_the_tables_and_writes_nothing(tmp_path: Path) -> None:
     assert plan.disk_bytes > 0 and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_chain_takes_classes_apart_and_puts_them_together(tmp_path: Path) -> None:
     write_particles(tmp_path / "p.h5", classified())
     steps = ("together: {job: join, particles: [good, good/rest.h5]}",

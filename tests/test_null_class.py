@@ -19,6 +19,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_and_import(tmp_path_factory.mktemp("junk"), number=200, junk=0.3)
 
 
+@pytest.mark.slow
 def test_empty_images_are_told_from_particles_and_the_report_warns(data: Path) -> None:
     protomer(*refine_words(data, data / "refined"), "--set", "rehearse=off")
     particles, truth = read_particles(data / "refined/particles.h5"), read_truth(data / "simulated/truth.h5")

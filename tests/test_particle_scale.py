@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from protomer.engine.particle_scale import refined_scale
 from protomer.formats.hdf5 import read_particles
@@ -34,6 +35,7 @@ def test_scales_that_are_all_the_same_stay_so_and_images_without_signal_get_the_
     assert np.array_equal(refined_scale(np.ones(3), np.zeros((3, 2))), np.ones(3))
 
 
+@pytest.mark.slow
 def test_a_refinement_finds_the_contrast_of_its_images(tmp_path: Path) -> None:
     data = simulate_and_import(tmp_path, number=200, snr=0.4, realistic="on", junk=0.0)
     protomer(*refine_words(data, tmp_path / "scaled"), "--set", "particle_scale=on", "--set", "rehearse=off", "--set",

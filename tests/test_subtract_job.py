@@ -158,6 +158,7 @@ def test_a_stopped_run_goes_on_with_the_stacks_that_are_left_and_ends_in_the_sam
     assert summary["power_removed_percent"] == whole["power_removed_percent"]
 
 
+@pytest.mark.slow
 def test_two_ranks_write_the_same_bits_as_one(folder: Path) -> None:
     words = ["subtract", "--particles", folder / "particles.h5", "--volume", folder / "volume.h5", "--mask", folder / "mask.mrc"]
     protomer(*words, "--output", folder / "two_ranks", ranks=2)
