@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +34,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/data beside the project is absent")
     return folder
+
+
+@pytest.fixture(scope="module")
+def on_cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the program that the test's module names as PROGRAM (a file and its words) finds on the CPU."""
+    import numpy as np
+
+    from protomer.computing.arithmetic import CPU
+
+    found = importlib.import_module(Path(request.module.PROGRAM[0]).stem).found
+    return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
+
+
+@pytest.fixture(scope="module", params=[pytest.param("simulator", marks=pytest.mark.slow), "device"])
+def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same on CUDA, in a process of its own."""
+    from cuda_programs import found_on_cuda
+
+    program, *words = request.module.PROGRAM
+    return found_on_cuda(request.param, program, tmp_path_factory.mktemp("cuda"), *words)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuda_e_step import BOX, PIXEL_A, found
-from cuda_programs import PLACES, Results, found_on_cuda
+from cuda_e_step import BOX, PIXEL_A
+from cuda_programs import Results
 from kernel_oracles import degrees_between
-from protomer.computing.arithmetic import CPU
 from protomer.formats.hdf5 import write_particles
 from protomer.formats.mrc import read_volume
 from protomer.running.device_mpi import SWITCH
@@ -20,17 +19,7 @@ from reconstructions import as_particles
 from refinement_runs import protomer, protomer_process
 from simulated import chain_dataset
 
-
-@pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What the CPU gives."""
-    return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What CUDA gives."""
-    return found_on_cuda(request.param, "cuda_e_step.py", tmp_path_factory.mktemp("cuda"), "cuda")
+PROGRAM = ("cuda_e_step.py", "cuda")
 
 
 def test_poses_and_weights_of_an_e_step_on_cuda_equal_those_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:

@@ -6,22 +6,10 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from cuda_m_step import found
-from cuda_programs import PLACES, Results, found_on_cuda
-from protomer.computing.arithmetic import CPU
+from cuda_programs import Results
 from protomer.computing.device_arrays import SimulatedArray, simulated_library
 
-
-@pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What the CPU gives."""
-    return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What CUDA gives."""
-    return found_on_cuda(request.param, "cuda_m_step.py", tmp_path_factory.mktemp("cuda"))
+PROGRAM = ("cuda_m_step.py",)
 
 
 @pytest.mark.parametrize("name", ["dynamic", "static", "local", "classes", "reference"])

@@ -6,21 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cuda_programs import PLACES, Results, found_on_cuda
-from cuda_steps import found
-from protomer.computing.arithmetic import CPU
+from cuda_programs import Results
 
-
-@pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What the CPU gives."""
-    return {name: np.asarray(value) for name, value in found(tmp_path_factory.mktemp("cpu"), CPU).items()}
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def on_cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What CUDA gives."""
-    return found_on_cuda(request.param, "cuda_steps.py", tmp_path_factory.mktemp("cuda"))
+PROGRAM = ("cuda_steps.py",)
 
 
 def test_ab_initio_on_cuda_finds_the_maps_of_the_cpu(on_cpu: Results, on_cuda: Results) -> None:

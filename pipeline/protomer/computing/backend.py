@@ -85,8 +85,10 @@ def arithmetic_of(backend: str, threads: int, work: OnDevice, events: Events) ->
 def mode_arithmetic_of(arithmetic: Arithmetic) -> ModeArithmetic:
     """What computes with linear modes where this arithmetic computes."""
     if arithmetic.backend == "cuda":
+        from protomer.computing.cuda_arithmetic import CudaArithmetic
         from protomer.computing.cuda_mode_arithmetic import CudaModeArithmetic
 
+        assert isinstance(arithmetic, CudaArithmetic)
         return CudaModeArithmetic(arithmetic)
     from protomer.computing.mode_arithmetic import ModeArithmetic
 

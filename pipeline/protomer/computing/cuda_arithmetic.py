@@ -88,11 +88,16 @@ class CudaArithmetic(CudaGrids):
 
     def residual_power(self, views: Any, shifts_px: np.ndarray, images: Images, waves: Waves, shell: np.ndarray, shells: int) -> np.ndarray:
         """As Arithmetic.residual_power."""
+        out = self.empty((len(views), 3, shells))
+        given = views, self.floats(shifts_px), images, self.waves_here(waves), self.members(shell, shells), out
+        noise.residual_power(*seen_by_kernels(given))
+        return self.on_host(out).astype(np.float64)
+
+    def members(self, shell: np.ndarray, shells: int) -> tuple[Any, Any]:
+        """Which coefficients each shell has (noise.members_of_shells), on the device; rings of one box come in one order, so that their
+        number tells them."""
         key = len(shell), shells
         if key not in self._members:
             order, first = noise.members_of_shells(shell, shells)
             self._members[key] = self.here(order), self.here(first)
-        out = self.empty((len(views), 3, shells))
-        given = views, self.floats(shifts_px), images, self.waves_here(waves), self._members[key], out
-        noise.residual_power(*seen_by_kernels(given))
-        return self.on_host(out).astype(np.float64)
+        return self._members[key]

@@ -7,21 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from protomer.computing.arithmetic import Arithmetic, Images, Waves
+from protomer.computing.arithmetic import Images, Waves
+from protomer.computing.cuda_arithmetic import CudaArithmetic
 from protomer.computing.device_arrays import seen_by_kernels
 from protomer.computing.mode_arithmetic import ModeArithmetic, Moments, Poses
 from protomer_kernels.cuda import modes
-from protomer_kernels.cuda.noise import members_of_shells
 from protomer_kernels.modes import mode_accumulator_shape
 
 
 class CudaModeArithmetic(ModeArithmetic):
     """On the device of an arithmetic. Products and power are added up in an order that depends on neither batches nor ranks."""
 
-    def __init__(self, arithmetic: Arithmetic) -> None:
+    def __init__(self, arithmetic: CudaArithmetic) -> None:
         super().__init__(arithmetic)
-        self._arrays = arithmetic.library.arrays
-        self._members: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._device, self._arrays = arithmetic, arithmetic.library.arrays
 
     def volumes(self, transforms: Sequence[Any]) -> Any:
         """One by one."""
@@ -43,12 +42,9 @@ class CudaModeArithmetic(ModeArithmetic):
 
     def leave_modes(self, data: Any, shown: Any, moments: Moments, shell: np.ndarray, shells: int) -> tuple[Any, np.ndarray]:
         """As ModeArithmetic.leave_modes."""
-        length = data.shape[2]
-        if (length, shells) not in self._members:
-            order, first = members_of_shells(shell[:length], shells)
-            self._members[length, shells] = self.arithmetic.here(order), self.arithmetic.here(first)
+        members = self._device.members(shell[: data.shape[2]], shells)
         left, power = self._arrays.zeros(data.shape, np.float32), self._arrays.zeros((len(data), shells), np.float32)
-        given = data, shown, tuple(map(self._floats, moments)), self._members[length, shells], left, power
+        given = data, shown, tuple(map(self._device.floats, moments)), members, left, power
         modes.leave_modes(*seen_by_kernels(given))
         return left, self.arithmetic.on_host(power).astype(np.float64)
 
@@ -58,9 +54,6 @@ class CudaModeArithmetic(ModeArithmetic):
 
     def insert_modes(self, poses: Poses, moments: Moments, images: Images, waves: Waves, scale: float, out: Any) -> None:
         """As ModeArithmetic.insert_modes."""
-        plane = self.arithmetic.here(waves[0]), self.arithmetic.here(waves[1]), waves[2]
-        given = tuple(map(self._floats, poses)), tuple(map(self._floats, moments)), images, plane, scale, out
+        at, weights = tuple(map(self._device.floats, poses)), tuple(map(self._device.floats, moments))
+        given = at, weights, images, self._device.waves_here(waves), scale, out
         modes.insert_modes(*seen_by_kernels(given))
-
-    def _floats(self, array: np.ndarray) -> Any:
-        return self._arrays.array(array, np.float32)

@@ -20,7 +20,7 @@ from protomer.engine.alignment import Poses, Reference, Search
 from protomer.engine.batch_alignment import Context, align_to_all
 from protomer.engine.model import Model
 from protomer.engine.pose_table import PoseTable, at_heaviest_mode, drawn
-from protomer.engine.sums import by_group, insert_poses, residual_sums
+from protomer.engine.sums import by_batch, insert_poses, residual_sums
 from protomer.engine.unknown import projected_power, unknown_log_odds
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import ImageStore, whitened
@@ -101,9 +101,8 @@ class _Step:
             insert_poses(batch, here, self.plane, self.models[k].operators, context.scale, fold.accumulators[k], context.arithmetic)
             sums += explained[:, k, None, None] * residual_sums(compared, in_reference, fold.references[k], shells)
             tables.append(PoseTable.of(shown))
-        of_batch = np.repeat(np.arange(len(together)), [len(self.batches[number].rows) for number in together])
-        residuals = by_group(sums, of_batch * groups + self.particles.optics[rows], len(together) * groups)
-        return _Seen(tables, posterior, unknown, sums[:, 1:, 1:].sum(axis=2), residuals.reshape(-1, groups, 3, shells))
+        residuals = by_batch(sums, self.particles.optics[rows], [len(self.batches[number].rows) for number in together], groups)
+        return _Seen(tables, posterior, unknown, sums[:, 1:, 1:].sum(axis=2), residuals)
 
 
 @dataclass(frozen=True)

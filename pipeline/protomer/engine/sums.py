@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,10 @@ def residual_sums(batch: Whitened, poses: Poses, reference: Reference, shells: i
 def by_group(each: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """Sums (n, ...) of images added up by optics group (n,): (groups, ...)."""
     return np.stack([each[group == g].sum(axis=0) for g in range(groups)])
+
+
+def by_batch(each: np.ndarray, optics: np.ndarray, sizes: Sequence[int], groups: int) -> np.ndarray:
+    """Sums (n, ...) of the images of batches that follow one another, of so many images each, added up by batch and by optics group (n,):
+    (b, groups, ...)."""
+    row = np.repeat(np.arange(len(sizes)), sizes) * groups + optics
+    return by_group(each, row, len(sizes) * groups).reshape(len(sizes), groups, *each.shape[1:])

@@ -28,7 +28,7 @@ from protomer.computing.arithmetic import CPU, Arithmetic
 from protomer.engine.hypotheses import class_posterior
 from protomer.engine.maximisation import add_up_ranks
 from protomer.engine.model import Model, insertion_scale
-from protomer.engine.sums import by_group
+from protomer.engine.sums import by_batch
 from protomer.fixed_poses.work import Fixed, Standing
 from protomer.imaging.aberrations import usable_radius
 from protomer.imaging.images import Whitened, whitened
@@ -186,9 +186,7 @@ def score(fixed: Fixed, standing: Standing, block: Sequence[int], label: str, dr
             counted = (1 - similarity) * (posterior if drawn is None else drawn[seen.rows]) + similarity * standing.prior
             for k in range(number):
                 seen.insert(counted[:, k], plane, scale, accumulators[k][key])
-            group = np.repeat(np.arange(len(together)), sizes) * groups + setup.particles.optics[seen.rows]
-            of_batches = by_group((posterior[:, :, None, None] * sums).sum(axis=1), group, len(together) * groups)
-            residuals.append(of_batches.reshape(-1, groups, 3, shells))
+            residuals.append(by_batch((posterior[:, :, None, None] * sums).sum(axis=1), setup.particles.optics[seen.rows], sizes, groups))
             found.append((posterior, shared, power, presence))
             line.advance(len(seen.rows))
             setup.check_stop()

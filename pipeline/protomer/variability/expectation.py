@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from protomer.computing.mode_arithmetic import ModeArithmetic
-from protomer.engine.sums import by_group
+from protomer.engine.sums import by_batch
 from protomer.fixed_poses.scores import Seen, scale_of, updated_noise
 from protomer.imaging.in_flight import in_flight
 from protomer.variability.posterior import posterior_of
@@ -86,10 +86,8 @@ def look(varying: Varying, standing: Standing, source: Source, label: str, inser
             left, power = arithmetic.leave_modes(seen.batch.data, shown, moments, setup.store.plane.shell, shells)
             if inserts:
                 insert(seen, left, one, plane, scale, arithmetic, totals[half])
-            of_batch = np.repeat(np.arange(len(together)), [len(setup.batches[n].rows) for n in together])
-            group = of_batch * groups + setup.particles.optics[seen.rows]
-            own = by_group(np.repeat(power[:, None], 3, axis=1), group, len(together) * groups)
-            residuals.append(own.reshape(-1, groups, 3, shells))
+            sizes = [len(setup.batches[n].rows) for n in together]
+            residuals.append(by_batch(np.repeat(power[:, None], 3, axis=1), setup.particles.optics[seen.rows], sizes, groups))
             found.append(one)
             line.advance(len(seen.rows))
             setup.check_stop()
